@@ -1,0 +1,54 @@
+/* The C side of package cvde: libvdeplug4 found with dlopen, and loops that
+ * move a batch of frames with one call from Go. No policy is in here.
+ *
+ * Functions return a result >= 0, or -errno. */
+#ifndef CVDE_H
+#define CVDE_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+/* libvdeplug.h, repeated so that the package builds where it is not installed;
+ * cgo_test.go compares both. */
+#define CVDE_INTERFACE_VERSION 1
+#define CVDE_ETHBUFSIZE 9234
+struct cvde_open_args {
+	int port;
+	char *group;
+	mode_t mode;
+};
+
+struct cvde_lib;  /* a loaded library; never unloaded */
+struct cvde_conn; /* one open plug */
+struct mmsghdr;
+
+/* cvde_load returns NULL on failure, with dlerror's text in why. */
+struct cvde_lib *cvde_load(const char *name, char *why, size_t size);
+const char *cvde_path(const struct cvde_lib *lib);
+
+/* cvde_probe dlopens one plugin as libvdeplug would, and unloads it: 0, or -1
+ * with dlerror's text in why. */
+int cvde_probe(const char *path, char *why, size_t size);
+
+/* cvde_open: 0, -errno, or CVDE_UNSPEC if the plugin gave no errno. */
+#define CVDE_UNSPEC (-4095)
+int cvde_open(const struct cvde_lib *lib, const char *vnl, const char *descr,
+	struct cvde_open_args *args, struct cvde_conn **conn);
+int cvde_datafd(const struct cvde_conn *c);
+int cvde_ctlfd(const struct cvde_conn *c);
+
+/* cvde_recv stores up to n frames that are ready in v: the count, 0 if none is,
+ * -errno, or CVDE_EOF if vde_recv returned 0. With poll it calls vde_recv only
+ * when datafd is readable (some plugins wait for ever, whatever its flags). */
+#define CVDE_EOF (-4094)
+int cvde_recv(struct cvde_conn *c, struct mmsghdr *v, int n, int poll);
+
+/* cvde_send hands over up to n frames of v: how many the plugin took, or
+ * -errno about the first. With poll it stops when datafd is not writable. */
+int cvde_send(struct cvde_conn *c, const struct mmsghdr *v, int n, int poll);
+
+/* cvde_close frees c, whatever vde_close returns. */
+int cvde_close(struct cvde_conn *c);
+
+#endif

@@ -1,0 +1,479 @@
+// Package guard keeps a UML guest's socket open and drained, whatever happens
+// behind it. A guardian starts a worker process for each guest, which does the
+// work on the guest's socket itself; the guardian sleeps as long as the worker
+// moves. If the worker ends, or does not move while frames wait, the guardian
+// empties the socket, so that the guest never freezes, and starts another.
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/relay"
+	"golang.org/x/sys/unix"
+)
+
+// A Guardian serves any number of guests from one goroutine: only Run and the
+// functions that Watch was given may touch it.
+type Guardian struct {
+	exe   string   // the program that workers are started from
+	null  *os.File // their standard input and output
+	log   *Log
+	loop  *loop
+	links map[*Link]struct{}
+	ino   *watcher
+	held  bool // go on without any link
+}
+
+// New makes a guardian that starts its workers from this very program and
+// writes what happens to log.
+func New(log *Log) (*Guardian, error) {
+	l, err := newLoop()
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	ino, err := newWatcher(l)
+	if err != nil {
+		return nil, err
+	}
+	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: ino}, nil
+}
+
+// Watch calls f in Run whenever fd is readable or has hung up, until Unwatch.
+func (g *Guardian) Watch(fd int, f func()) error {
+	return g.loop.add(fd, unix.EPOLLIN, func(uint32) { f() })
+}
+
+// Unwatch ends Watch; the caller closes fd.
+func (g *Guardian) Unwatch(fd int) { g.loop.del(fd) }
+
+// Hold makes Run go on without any guest, until Release or Stop.
+func (g *Guardian) Hold() { g.held = true }
+
+// Release ends Hold.
+func (g *Guardian) Release() { g.held = false }
+
+// Run serves the guests until none is left.
+func (g *Guardian) Run() error {
+	for len(g.links) > 0 || g.held {
+		var due time.Time
+		for l := range g.links {
+			if d := l.due(); !d.IsZero() && (due.IsZero() || d.Before(due)) {
+				due = d
+			}
+		}
+		if err := g.loop.once(due); err != nil {
+			return err
+		}
+		now := time.Now()
+		for l := range g.links {
+			if d := l.due(); !d.IsZero() && !d.After(now) {
+				l.onTime(now)
+			}
+		}
+	}
+	return nil
+}
+
+// Stop ends all links: their workers close their plugs, with a moment to do so.
+func (g *Guardian) Stop() {
+	g.held = false
+	for l := range g.links {
+		l.end()
+	}
+}
+
+// Tend takes over the guest's socket and serves it until the guest closes its
+// end or the process behind pidfd (-1: none) ends. Both descriptors are the
+// link's from now on; job.Limit and the rest must be set. done is called at the end.
+func (g *Guardian) Tend(guest, pidfd int, job Job, done func()) error {
+	l := &Link{g: g, guest: guest, pidfd: pidfd, job: job, done: done, mode: watching}
+	if err := g.loop.add(guest, l.mode.events(), l.onGuest); err != nil {
+		return err
+	}
+	if pidfd >= 0 {
+		if err := g.loop.add(pidfd, unix.EPOLLIN, func(uint32) { l.guestGone() }); err != nil {
+			g.loop.del(guest)
+			return err
+		}
+	}
+	g.links[l] = struct{}{}
+	now := time.Now()
+	l.hold = now.Add(stallAfter)
+	l.start(now)
+	return nil
+}
+
+const (
+	// tick is how often a watched worker's progress is looked at.
+	tick = 25 * time.Millisecond
+	// stallAfter is how long frames may wait for a worker that does not move
+	// before the guardian takes them.
+	stallAfter = 50 * time.Millisecond
+	// killAfter is how long a worker may not move at all.
+	killAfter = time.Second
+	// restAfter is how many quiet ticks end the watch.
+	restAfter = 4
+	// patience is how long an open may take before another one is tried beside
+	// it: the first may be slow (a name server), or it may never return.
+	patience = 1500 * time.Millisecond
+	// lastPatience is how long the first one may take.
+	lastPatience = 30 * time.Second
+	// Retries follow each other in an eighth of the time that the trouble has
+	// lasted, within these limits: so each outage lasts little longer than its
+	// cause.
+	minRetry, maxRetry = 10 * time.Millisecond, 1500 * time.Millisecond
+	// stableAfter is how long a link must have been up for its trouble to be over.
+	stableAfter = time.Second
+	// eofGrace, termGrace: a worker's time to end after the guest has, and after SIGTERM.
+	eofGrace, termGrace = 250 * time.Millisecond, 350 * time.Millisecond
+)
+
+// mode is who reads the guest's socket, and how the guardian learns of frames.
+type mode int
+
+const (
+	draining mode = iota // the guardian reads, and drops
+	watching             // the worker reads; the guardian looks at its progress
+	resting              // the worker reads, if anything comes: the next frame wakes both
+)
+
+func (m mode) events() uint32 {
+	switch m {
+	case draining:
+		return unix.EPOLLIN | unix.EPOLLRDHUP
+	case resting:
+		return unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
+	}
+	return unix.EPOLLRDHUP
+}
+
+// A Link is a guest's socket and whoever serves it.
+type Link struct {
+	g     *Guardian
+	job   Job
+	done  func()
+	guest int // the guest's socket; nobody else in this process uses it
+	pidfd int // of the guest, or -1
+
+	mode    mode
+	workers []*worker // in the order of their start
+	serving *worker   // the one that has been told to go on, or nil
+
+	ending   bool      // the guest is gone, or the guardian is stopping
+	hold     time.Time // until then frames may wait for a worker that is about to serve
+	retry    time.Time
+	trouble  time.Time // since when the link has not been up for long
+	downAt   time.Time // zero while up
+	lost     uint64    // frames dropped since downAt
+	announce bool      // downAt has been told to the user
+
+	up, down relay.Totals // of workers that have ended, and of the guardian's own drops
+}
+
+// due returns when onTime has something to do; zero is never.
+func (l *Link) due() (d time.Time) {
+	soonest := func(t time.Time) {
+		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
+			d = t
+		}
+	}
+	soonest(l.retry)
+	soonest(l.hold)
+	for _, w := range l.workers {
+		soonest(w.doom)
+	}
+	if n := len(l.workers); l.serving == nil && n > 0 && !l.ending {
+		soonest(l.workers[n-1].started.Add(patience))
+	}
+	if w := l.serving; w != nil && l.mode != resting {
+		soonest(w.looked.Add(tick))
+	}
+	return d
+}
+
+func (l *Link) onTime(now time.Time) {
+	for _, w := range l.workers {
+		if !w.doom.IsZero() && !w.doom.After(now) {
+			w.doomed()
+		}
+	}
+	if w := l.serving; w != nil && l.mode != resting && now.Sub(w.looked) >= tick {
+		l.look(w, now)
+	}
+	if !l.hold.IsZero() && !l.hold.After(now) {
+		l.drop()
+	}
+	if l.ending {
+		return
+	}
+	if n := len(l.workers); l.serving == nil && n > 0 && now.Sub(l.workers[n-1].started) >= patience {
+		l.startBeside(now)
+	}
+	if !l.retry.IsZero() && !l.retry.After(now) {
+		l.start(now)
+	}
+}
+
+// look compares the progress of the serving worker with what it was at the last tick.
+func (l *Link) look(w *worker, now time.Time) {
+	elapsed := min(now.Sub(w.looked), 2*tick) // more means that all of us were stopped
+	w.looked = now
+	if p := w.page.Progress.Load(); p != w.progress {
+		w.progress, w.stuck, w.quiet = p, 0, 0
+		if l.mode == draining {
+			l.setMode(watching)
+		}
+		return
+	}
+	frames := mmsg.Readable(l.guest)
+	if l.mode == watching && w.page.Busy.Load() == 0 && !frames {
+		w.stuck = 0
+		if w.quiet++; w.quiet >= restAfter {
+			l.rest(w)
+		}
+		return
+	}
+	w.stuck += elapsed
+	switch {
+	case w.stuck >= killAfter:
+		w.kill("the plugin did not return from a call in " + killAfter.String())
+	case w.stuck >= stallAfter && frames && l.mode == watching:
+		l.setMode(draining)
+	}
+}
+
+// rest ends the watch over an idle worker. The worker may have become busy
+// meanwhile: it looks at Watched after it has set Busy, and we do it the other
+// way round, so one of us sees it.
+func (l *Link) rest(w *worker) {
+	w.page.Watched.Store(0)
+	if w.page.Busy.Load() == 0 {
+		l.setMode(resting)
+		return
+	}
+	w.page.Watched.Store(1)
+	w.quiet = 0
+}
+
+// watch begins to look at the serving worker's progress.
+func (l *Link) watch() {
+	if w := l.serving; w != nil && l.mode == resting {
+		w.page.Watched.Store(1)
+		w.looked, w.stuck, w.quiet = time.Now(), 0, 0
+		l.setMode(watching)
+	}
+}
+
+func (l *Link) setMode(m mode) {
+	l.mode = m
+	if !l.ending {
+		l.g.loop.mod(l.guest, m.events())
+	}
+}
+
+// onGuest is called for the events of the guest's socket.
+func (l *Link) onGuest(events uint32) {
+	switch {
+	case events&(unix.EPOLLHUP|unix.EPOLLRDHUP|unix.EPOLLERR) != 0:
+		l.guestGone()
+	case l.mode == draining:
+		l.drain()
+	case l.mode == resting:
+		l.watch()
+	}
+}
+
+// drain empties the guest's socket, as far as a few calls do.
+func (l *Link) drain() {
+	reason := relay.Down
+	if l.serving != nil {
+		reason = relay.Stalled
+	}
+	for range 16 {
+		frames, _, zero, errno := mmsg.Drain(l.guest)
+		l.up.In += uint64(frames)
+		l.up.Drops[reason] += uint64(frames)
+		l.lost += uint64(frames)
+		if errno != 0 && errno != unix.ECONNRESET || zero && frames == 0 {
+			return
+		}
+	}
+}
+
+// guestGone lets the worker read what the guest has left, and close its plug.
+func (l *Link) guestGone() {
+	ending := l.ending
+	if l.forgetGuest(); ending {
+		return
+	}
+	for _, w := range l.workers {
+		if w == l.serving {
+			w.doom = time.Now().Add(eofGrace)
+		} else {
+			w.kill("") // nothing was opened yet
+		}
+	}
+	l.finishIfDone()
+}
+
+// end closes the link from this side. The guest's socket is drained until the
+// workers are gone.
+func (l *Link) end() {
+	if l.ending {
+		return
+	}
+	l.setMode(draining) // also while a plug takes its time to close
+	l.ending, l.retry = true, time.Time{}
+	for _, w := range l.workers {
+		w.terminate()
+	}
+	l.finishIfDone()
+}
+
+func (l *Link) forgetGuest() {
+	l.ending, l.retry = true, time.Time{}
+	l.g.loop.del(l.guest)
+	if l.pidfd >= 0 {
+		l.g.loop.del(l.pidfd)
+	}
+}
+
+func (l *Link) finishIfDone() {
+	if !l.ending || len(l.workers) > 0 {
+		return
+	}
+	l.forgetGuest()
+	_ = unix.Close(l.guest)
+	if l.pidfd >= 0 {
+		_ = unix.Close(l.pidfd)
+	}
+	l.g.ino.forget(l)
+	delete(l.g.links, l)
+	l.g.log.Info(l.job, fmt.Sprintf("guest to network %s; network to guest %s", &l.up, &l.down))
+	if l.done != nil {
+		l.done()
+	}
+}
+
+// start starts a worker.
+func (l *Link) start(now time.Time) {
+	l.retry = time.Time{}
+	if l.trouble.IsZero() {
+		l.trouble = now
+	}
+	w, err := l.spawn(now)
+	if err != nil {
+		l.isDown(fmt.Errorf("no worker can be started: %w", err), "", now)
+		return
+	}
+	l.workers = append(l.workers, w)
+}
+
+// startBeside starts a worker while others have not come to an end with their
+// opens: the first one keeps its chance, of the later ones only the last.
+func (l *Link) startBeside(now time.Time) {
+	if first := l.workers[0]; now.Sub(first.started) >= lastPatience {
+		first.kill("")
+	}
+	for _, w := range l.workers[1:] {
+		w.kill("")
+	}
+	if !l.announce {
+		l.tellDown(errors.New("the plugin does not return from opening it"), now)
+	}
+	l.start(now)
+}
+
+// opened is called when a worker has opened the plug: it may go on, if it is the first.
+func (l *Link) opened(w *worker) {
+	if l.serving != nil || l.ending || w.send(goOn) != nil {
+		w.terminate()
+		return
+	}
+	now := time.Now()
+	for _, other := range l.workers {
+		if other != w {
+			other.kill("")
+		}
+	}
+	l.serving, l.retry, l.hold = w, time.Time{}, time.Time{}
+	w.looked, w.since = now, now
+	w.page.Watched.Store(1)
+	l.setMode(watching)
+	l.g.ino.forget(l)
+	if l.announce {
+		l.g.log.Error(l.job, fmt.Sprintf("link up again after %.1f s; %d frames were dropped",
+			now.Sub(l.downAt).Seconds(), l.lost))
+	} else {
+		l.g.log.Info(l.job, "link up")
+	}
+	l.downAt, l.announce = time.Time{}, false
+}
+
+// gone is called when a worker has ended.
+func (l *Link) gone(w *worker) {
+	for i := range l.workers {
+		if l.workers[i] == w {
+			l.workers = append(l.workers[:i], l.workers[i+1:]...)
+			break
+		}
+	}
+	l.up.Add(w.page.Up.Totals())
+	l.down.Add(w.page.Down.Totals())
+	now := time.Now()
+	if l.serving == w {
+		l.serving = nil
+		if now.Sub(w.since) >= stableAfter {
+			l.trouble = now
+		}
+		l.setMode(watching)
+		l.hold = now.Add(stallAfter)
+	}
+	if l.ending {
+		l.finishIfDone()
+		return
+	}
+	if l.serving == nil && len(l.workers) == 0 {
+		l.isDown(w.reason(), w.watchFor, now)
+	}
+}
+
+// isDown announces the loss of the network once and plans the next try.
+func (l *Link) isDown(why error, watchFor string, now time.Time) {
+	l.tellDown(why, now)
+	l.g.ino.await(l, watchFor)
+	l.retry = now.Add(min(max(now.Sub(l.trouble)/8, minRetry), maxRetry))
+}
+
+// drop begins to drain the guest's socket, as no worker will serve it soon.
+func (l *Link) drop() {
+	l.hold = time.Time{}
+	l.setMode(draining)
+}
+
+func (l *Link) tellDown(why error, now time.Time) {
+	if l.downAt.IsZero() {
+		l.downAt, l.lost = now, 0
+	}
+	if !l.announce {
+		l.announce = true
+		l.g.log.Error(l.job, fmt.Sprintf("link down: %v; trying again", why))
+	}
+}
+
+// appeared is called when what a failed open was missing may be there now.
+func (l *Link) appeared() {
+	if l.retry.IsZero() {
+		return
+	}
+	l.trouble = time.Now()
+	l.retry = l.trouble.Add(10 * time.Millisecond)
+}

@@ -1,0 +1,86 @@
+package guard
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// watcher tells links when a path that they wait for may have appeared: with
+// inotify, on the deepest directory of the path that exists.
+type watcher struct {
+	fd      int
+	waiting map[int]map[*Link]string // by watch: who waits, for which name in the directory
+}
+
+func newWatcher(l *loop) (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("inotify: %w", err)
+	}
+	w := &watcher{fd: fd, waiting: make(map[int]map[*Link]string)}
+	return w, l.add(fd, unix.EPOLLIN, func(uint32) { w.read() })
+}
+
+// await makes l.appeared be called when path may have appeared; "" waits for
+// nothing. It replaces what l waited for before. A path that appears before
+// the watch is set is found by the next retry.
+func (w *watcher) await(l *Link, path string) {
+	w.forget(l)
+	if path == "" {
+		return
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	dir, name := filepath.Dir(path), filepath.Base(path)
+	for {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" {
+			break
+		}
+		dir, name = filepath.Dir(dir), filepath.Base(dir)
+	}
+	wd, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+	if err != nil {
+		return // the retries go on
+	}
+	if w.waiting[wd] == nil {
+		w.waiting[wd] = make(map[*Link]string)
+	}
+	w.waiting[wd][l] = name
+}
+
+// forget ends what await began.
+func (w *watcher) forget(l *Link) {
+	for wd, links := range w.waiting {
+		if delete(links, l); len(links) == 0 {
+			delete(w.waiting, wd)
+			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) //nolint:gosec // a watch; it may have ended with its directory
+		}
+	}
+}
+
+// read handles what inotify(7) reports.
+func (w *watcher) read() {
+	var buf [4096]byte
+	n, err := unix.Read(w.fd, buf[:])
+	if err != nil {
+		return
+	}
+	for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+		wd := int(int32(binary.NativeEndian.Uint32(b))) //nolint:gosec // a signed field
+		mask := binary.NativeEndian.Uint32(b[4:])
+		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+		name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00")
+		for l, want := range w.waiting[wd] {
+			if name == want || mask&unix.IN_IGNORED != 0 { // or the directory itself is gone
+				l.appeared()
+			}
+		}
+		b = b[size:]
+	}
+}

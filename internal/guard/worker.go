@@ -1,0 +1,227 @@
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// worker is a process that opens a link's plug and, once told, serves the guest.
+type worker struct {
+	l       *Link
+	pid     int
+	pidfd   int
+	ctl     int // our end of its CtlFd
+	stderr  int // read end of the pipe that is its standard error
+	page    *Page
+	started time.Time
+
+	since    time.Time // told to go on
+	looked   time.Time // at its progress, last
+	progress uint64
+	stuck    time.Duration // without progress though busy or awaited
+	quiet    int           // ticks without anything to do, in a row
+	doom     time.Time     // when to be less patient: SIGTERM, then SIGKILL
+	termed   bool
+
+	why      string // its own words
+	watchFor string
+	killedBy string // ours
+	crash    string // the Go runtime's
+	partial  string // a line of stderr that is not complete
+	lines    int    // of stderr that were passed on
+	status   unix.WaitStatus
+}
+
+// spawn starts a worker.
+func (l *Link) spawn(now time.Time) (_ *worker, err error) {
+	job, err := json.Marshal(l.job)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{l: l, started: now, pidfd: -1}
+	var fds []int // to close if this fails
+	defer func() {
+		if err != nil {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+			if w.page != nil {
+				w.page.unmap()
+			}
+		}
+	}()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	fds = append(fds, pair[0], pair[1])
+	var pipe [2]int
+	if err = unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	fds = append(fds, pipe[0], pipe[1])
+	if err = unix.SetNonblock(pipe[0], true); err != nil {
+		return nil, err
+	}
+	page, memfd, err := newPage()
+	if err != nil {
+		return nil, err
+	}
+	fds = append(fds, memfd)
+	w.ctl, w.stderr, w.page = pair[0], pipe[0], page
+
+	w.pid, err = syscall.ForkExec(l.g.exe, []string{"umlvde", Command, l.job.VNL}, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{l.g.null.Fd(), l.g.null.Fd(), uintptr(pipe[1]), uintptr(l.guest), uintptr(pair[1]), uintptr(memfd)},
+		Sys:   &syscall.SysProcAttr{PidFD: &w.pidfd},
+	})
+	if err != nil {
+		return nil, err
+	}
+	fds = append(fds, w.pidfd)
+	err = errors.Join(
+		send(w.ctl, string(job)),
+		l.g.loop.add(w.pidfd, unix.EPOLLIN, func(uint32) { w.onExit() }),
+		l.g.loop.add(w.ctl, unix.EPOLLIN, func(uint32) { w.onCtl() }),
+		l.g.loop.add(w.stderr, unix.EPOLLIN, func(uint32) { w.onStderr() }))
+	if err != nil {
+		w.kill("")
+		_, _ = unix.Wait4(w.pid, nil, 0, nil)
+		w.unwatch()
+		return nil, err
+	}
+	_, _, _ = unix.Close(pair[1]), unix.Close(pipe[1]), unix.Close(memfd)
+	return w, nil
+}
+
+// onExit reaps the worker, after its last words.
+func (w *worker) onExit() {
+	if pid, err := unix.Wait4(w.pid, &w.status, unix.WNOHANG, nil); err != nil || pid != w.pid {
+		return
+	}
+	w.onStderr()
+	w.onCtl()
+	w.unwatch()
+	_, _, _ = unix.Close(w.pidfd), unix.Close(w.ctl), unix.Close(w.stderr)
+	w.l.gone(w)
+	w.page.unmap()
+}
+
+func (w *worker) unwatch() {
+	for _, fd := range []int{w.pidfd, w.ctl, w.stderr} {
+		w.l.g.loop.del(fd)
+	}
+}
+
+// onCtl reads what the worker says.
+func (w *worker) onCtl() {
+	for {
+		text, err := recv(w.ctl, unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EAGAIN: //nolint:errorlint // a bare errno
+			return
+		case err != nil: // it has ended, or is about to
+			w.l.g.loop.del(w.ctl)
+			return
+		case text == opened:
+			w.l.opened(w)
+		case text == wake:
+			if w == w.l.serving {
+				w.l.watch()
+			}
+		case strings.HasPrefix(text, failed):
+			w.watchFor, w.why = parseFailed(text)
+		}
+	}
+}
+
+// crashMarks begin the lines that the Go runtime prints when it gives up.
+var crashMarks = []string{"SIG", "fatal error: ", "panic: ", "runtime: ", "unexpected fault"}
+
+// maxLines is how many lines of a worker's standard error are passed on: a
+// plugin may complain, but not for ever.
+const maxLines = 16
+
+// onStderr passes on what the plugin prints, line by line, but of a crash
+// keeps only the first line, as the reason.
+func (w *worker) onStderr() {
+	var buf [4096]byte
+	for {
+		n, err := unix.Read(w.stderr, buf[:])
+		if n <= 0 {
+			if err != unix.EAGAIN && err != unix.EINTR { //nolint:errorlint // bare errnos
+				w.l.g.loop.del(w.stderr)
+			}
+			return
+		}
+		lines := strings.Split(w.partial+string(buf[:n]), "\n")
+		w.partial = lines[len(lines)-1]
+		if len(w.partial) > len(buf) {
+			w.partial = ""
+		}
+		for _, line := range lines[:len(lines)-1] {
+			w.printed(strings.TrimRight(line, "\r"))
+		}
+	}
+}
+
+func (w *worker) printed(line string) {
+	marked := slices.ContainsFunc(crashMarks, func(m string) bool { return strings.HasPrefix(line, m) })
+	switch {
+	case w.crash != "" || line == "":
+	case marked:
+		w.crash = line
+	case w.lines < maxLines:
+		w.lines++
+		w.l.g.log.Error(w.l.job, line)
+	}
+}
+
+// reason says why the worker ended.
+func (w *worker) reason() error {
+	switch {
+	case w.why != "":
+		return errors.New(w.why)
+	case w.killedBy != "":
+		return errors.New(w.killedBy)
+	case w.crash != "":
+		return fmt.Errorf("the plugin crashed: %s", w.crash)
+	case w.status.Signaled():
+		return fmt.Errorf("the worker was ended by a signal: %v", w.status.Signal())
+	}
+	return fmt.Errorf("the worker ended with exit status %d", w.status.ExitStatus())
+}
+
+func (w *worker) send(text string) error { return send(w.ctl, text) }
+
+// kill ends the worker at once; why is told to the user, unless the worker says more.
+func (w *worker) kill(why string) {
+	if w.killedBy == "" {
+		w.killedBy = why
+	}
+	w.doom = time.Time{}
+	_ = unix.Kill(w.pid, unix.SIGKILL) // it may have ended, but has not been reaped
+}
+
+// terminate lets the worker close its plug and end, for a while.
+func (w *worker) terminate() {
+	w.termed, w.doom = true, time.Now().Add(termGrace)
+	_ = unix.Kill(w.pid, unix.SIGTERM) // as in kill
+}
+
+// doomed is called when the worker's time to end by itself is over.
+func (w *worker) doomed() {
+	if w.termed {
+		w.kill("")
+	} else {
+		w.terminate()
+	}
+}

@@ -1,0 +1,94 @@
+package mmsg
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Recv replaces the batch's frames by those that wait on socket fd, up to
+// [Max], without blocking. errno is 0 if there is at least one, EAGAIN if there
+// is none. At the end of a SEQPACKET stream the kernel fills the rest of the
+// batch with frames of 0 bytes. A frame longer than [FrameCap] has its true
+// length and must not be read: [Batch.Screen] removes it.
+//
+// The call cannot block, so it does without the scheduler's bookkeeping.
+func (b *Batch) Recv(fd int) unix.Errno {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(b.Empty()), Max,
+		unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	b.Filled(int(n)) //nolint:gosec // at most Max
+	return 0
+}
+
+// Send hands the batch's frames to socket fd in order, without blocking, and
+// forgets those that it took. sent counts them. errno is 0 if it took all,
+// else it is about the first frame still held: EAGAIN if the socket is full.
+// It never raises SIGPIPE.
+func (b *Batch) Send(fd int) (sent int, errno unix.Errno) {
+	for b.Len() > 0 {
+		first, n := b.Headers()
+		r, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(first), uintptr(n),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		if e != 0 {
+			return sent, e
+		}
+		b.Drop(int(r)) //nolint:gosec // at most Max
+		sent += int(r) //nolint:gosec // at most Max
+	}
+	return sent, 0
+}
+
+// Drain reads and throws away frames that wait on fd, up to [Max], without
+// copying a byte of them, and returns how many they were. It does not block:
+// errno is EAGAIN if there is none. hangup says that a message of 0 bytes was
+// among them, the last one counted: on a SEQPACKET socket that is the end of
+// the stream, unless [HungUp] denies it.
+func Drain(fd int) (frames int, bytes uint64, zero bool, errno unix.Errno) {
+	var hdrs [Max]mmsghdr // no iovec: the kernel reports the lengths and copies nothing
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&hdrs)), Max,
+		unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+	if errno != 0 {
+		return 0, 0, false, errno
+	}
+	for i := range hdrs[:n] {
+		if hdrs[i].len == 0 {
+			zero = true
+			continue
+		}
+		frames++
+		bytes += uint64(hdrs[i].len)
+	}
+	return frames, bytes, zero, 0
+}
+
+// HungUp reports whether the other end of socket fd is closed, which tells the
+// end of a SEQPACKET stream from a message of 0 bytes.
+func HungUp(fd int) bool {
+	return polled(fd, unix.POLLRDHUP)&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR|unix.POLLNVAL) != 0
+}
+
+// Readable reports whether reading fd would have a result now.
+func Readable(fd int) bool { return polled(fd, unix.POLLIN) != 0 }
+
+func polled(fd int, events int16) int16 {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}} //nolint:gosec // a descriptor
+	if n, err := unix.Poll(p[:], 0); n <= 0 || err != nil {
+		return 0
+	}
+	return p[0].Revents
+}
+
+// Read is read(2) on a descriptor that does not wait, a tap for instance,
+// without the scheduler's bookkeeping.
+func Read(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_READ, fd, buf) }
+
+// Write is write(2), as [Read].
+func Write(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_WRITE, fd, buf) }
+
+func raw(call uintptr, fd int, buf []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
+	return int(n), errno //nolint:gosec // at most len(buf)
+}

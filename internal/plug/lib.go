@@ -1,0 +1,91 @@
+package plug
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/umlvde/umlvde/internal/cvde"
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/relay"
+	"golang.org/x/sys/unix"
+)
+
+// libPlug is a plugin that is driven through vde_recv and vde_send, a batch a
+// call from Go.
+type libPlug struct {
+	plugin
+	// recvLock and sendLock are one where the plugin cannot do both at a time.
+	recvLock, sendLock *sync.Mutex
+}
+
+// allSends is the sendLock of the plugins with serialSends.
+var allSends sync.Mutex
+
+func newLibPlug(p plugin) *libPlug {
+	l := &libPlug{plugin: p, recvLock: new(sync.Mutex)}
+	switch {
+	case p.t.serialSends:
+		l.sendLock = &allSends
+	case p.t.parallel:
+		l.sendLock = new(sync.Mutex)
+	default:
+		l.sendLock = l.recvLock
+	}
+	return l
+}
+
+func (p *libPlug) Recv(b *mmsg.Batch) error {
+	p.recvLock.Lock()
+	n, err := p.conn.Recv(b.Empty(), mmsg.Max, true)
+	p.recvLock.Unlock()
+	switch {
+	case n > 0:
+		b.Filled(n)
+		return nil
+	case err == nil:
+		return unix.EAGAIN
+	case err == io.EOF && !p.t.emptyIsNothing: //nolint:errorlint // cvde returns it bare
+		return io.EOF
+	case err == io.EOF: //nolint:errorlint // as above
+		return unix.EAGAIN
+	}
+	var errno unix.Errno
+	if errors.As(err, &errno) && p.t.refuses(errno) {
+		return unix.EAGAIN
+	}
+	return fmt.Errorf("receive: %w", err)
+}
+
+func (p *libPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
+	p.sendLock.Lock()
+	defer p.sendLock.Unlock()
+	return sendLibrary(p.conn, b, c, &p.t, mmsg.Max, p.t.pollOut)
+}
+
+// sendLibrary sends up to most frames of b with vde_send.
+func sendLibrary(conn *cvde.Conn, b *mmsg.Batch, c *relay.Counters, t *traits, most int, poll bool) error {
+	for most > 0 && b.Len() > 0 {
+		v, n := b.Headers()
+		n, err := conn.Send(v, min(n, most), poll)
+		c.Sent(n, b.Bytes(n))
+		b.Drop(n)
+		most -= n
+		if err == nil {
+			continue
+		}
+		var errno unix.Errno
+		switch errors.As(err, &errno); {
+		case errno == unix.EAGAIN, errno == unix.EINTR:
+			return unix.EAGAIN
+		case t.refuses(errno):
+			b.Drop(1)
+			c.Dropped(relay.Refused, 1)
+			most--
+		default:
+			return fmt.Errorf("send: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+// Package plug opens VNLs: through libvdeplug and its plugins, each driven the
+// fastest way that is known to be right for it, or by itself where a VNL is
+// only a descriptor or a command.
+package plug
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"syscall"
+
+	"github.com/umlvde/umlvde/internal/cvde"
+	"github.com/umlvde/umlvde/internal/relay"
+	"golang.org/x/sys/unix"
+)
+
+// Options are the particulars of an open; the zero value is good.
+type Options struct {
+	Descr   string      // shown in a switch's port list
+	Port    int         // port of the switch; 0 means any
+	Group   string      // group that owns the data socket; "" means unchanged
+	Mode    fs.FileMode // permissions of the data socket; 0 means 0700
+	Library string      // the library to load; "" means the host's
+}
+
+// A Plug is an open VNL. Nothing in it waits, except that Send waits in
+// plugins that cannot do without; a plugin that misbehaves may keep any call
+// for ever.
+type Plug interface {
+	relay.Port
+
+	// Parallel says that Recv and Send may run at the same time. Each of
+	// them takes one caller at a time in any case.
+	Parallel() bool
+
+	// MaxFrame is the longest frame that Send can pass on, in bytes; 0 if the
+	// plug has no limit of its own.
+	MaxFrame() int
+
+	// Close ends the plug; no other method may run or be called afterwards.
+	Close() error
+}
+
+// Open opens a VNL. It blocks as long as the plugin does, which may be for
+// ever, and cannot be cancelled.
+func Open(vnl VNL, opts Options) (Plug, error) {
+	switch vnl.Plugin {
+	case "seqpacket":
+		return openSeqpacket(vnl.Arg)
+	case "cmd":
+		return openCmd(vnl.Arg)
+	}
+	lib, err := Load(opts.Library)
+	if err != nil {
+		return nil, err
+	}
+	if table[vnl.Plugin].pumps {
+		reclaimHub(vnl)
+	}
+	conn, err := openC(lib, vnl, opts)
+	if err != nil {
+		return nil, explain(lib, vnl, err)
+	}
+	return classify(conn, table[vnl.Plugin]), nil
+}
+
+func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
+	args := &cvde.OpenArgs{Port: opts.Port, Group: opts.Group, Mode: uint32(opts.Mode.Perm())}
+	if args.Mode == 0 {
+		args.Mode = 0o700 // to the plugins 0 would mean no permission at all
+	}
+	if table[vnl.Plugin].keepsOnExec {
+		syscall.ForkLock.RLock() // a child forked meanwhile would keep the device busy
+		defer syscall.ForkLock.RUnlock()
+	}
+	conn, err := lib.Open(vnl.Text, opts.Descr, args)
+	if err == nil {
+		unix.CloseOnExec(conn.DataFd())
+	}
+	return conn, err
+}
+
+// explain adds to the errno of a failed open what the user can do about it.
+func explain(lib *cvde.Library, vnl VNL, err error) error {
+	vde := vnl.Plugin == "vde"
+	switch {
+	case errors.Is(err, unix.EPROTONOSUPPORT):
+		return whyNoPlugin(lib, vnl.Plugin)
+	case vde && errors.Is(err, unix.ENOENT) && vnl.base() == "":
+		return fmt.Errorf("no default switch is running: %w", err)
+	case vde && errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("no switch there (start one with: vde_switch -s %s): %w", vnl.base(), err)
+	case vde && errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("the switch has ended and left its directory: %w", err)
+	case vde && errors.Is(err, cvde.ErrUnspecified):
+		return errors.New("the switch refused the connection")
+	case vnl.Plugin == "tap" && errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("the interface is in use by another program: %w", err)
+	case vnl.Plugin == "tap" && errors.Is(err, unix.EPERM):
+		return fmt.Errorf("the interface is not yours (make it with: ip tuntap add NAME mode tap user YOU): %w", err)
+	case errors.Is(err, cvde.ErrUnspecified):
+		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right?", vnl.Plugin)
+	}
+	return err
+}
+
+// classify chooses the way to drive an open plug.
+func classify(conn *cvde.Conn, t traits) Plug {
+	p := plugin{conn: conn, t: t, data: conn.DataFd(), ctl: conn.CtlFd()}
+	if t.nonblock {
+		_ = unix.SetNonblock(p.data, true) // else the plugin is driven as one that waits
+	}
+	switch {
+	case t.path == bySocket && socketType(p.data) == t.sockType:
+		return &sockPlug{plugin: p}
+	case t.path == byTap && isBareTap(p.data):
+		return &tapPlug{p}
+	case t.path != throughLibrary: // not the version that the table knows
+		p.t = traits{transient: t.transient}
+	}
+	return newLibPlug(p)
+}
+
+// plugin is what all plugs that came from the library share.
+type plugin struct {
+	conn      *cvde.Conn
+	t         traits
+	data, ctl int
+}
+
+func (p *plugin) Fds() (r, w, ctl int) { return p.data, p.data, p.ctl }
+func (p *plugin) Pumps() bool          { return p.t.pumps }
+func (p *plugin) Parallel() bool       { return p.t.parallel }
+func (p *plugin) MaxFrame() int        { return p.t.maxFrame }
+func (p *plugin) Unsent() bool         { return false }
+
+// Check reads the control descriptor, which a switch keeps open as long as it
+// lives and on which it says nothing.
+func (p *plugin) Check() error {
+	var b [64]byte
+	n, err := unix.Read(p.ctl, b[:])
+	switch {
+	case n > 0, err == unix.EAGAIN, err == unix.EINTR: //nolint:errorlint // bare errnos
+		return nil
+	case err == nil, err == unix.ECONNRESET: //nolint:errorlint // a bare errno
+		return io.EOF
+	}
+	return err
+}
+
+func (p *plugin) Close() error {
+	if p.t.shutdownFirst {
+		_ = unix.Shutdown(p.data, unix.SHUT_RDWR) // it is vde_close's to complain
+	}
+	if p.t.closeFirst {
+		_ = unix.Close(p.data) // as above
+	}
+	return p.conn.Close()
+}
+
+// socketType returns SO_TYPE, or -1 for what is not a socket.
+func socketType(fd int) int {
+	t, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return -1
+	}
+	return t
+}

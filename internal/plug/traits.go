@@ -1,0 +1,104 @@
+package plug
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// path says how frames get to and from a plugin.
+type path int
+
+const (
+	throughLibrary path = iota // vde_recv and vde_send: always right
+	bySocket                   // datafd is a socket of bare frames
+	byTap                      // datafd is a tap device
+)
+
+// traits is what a plugin is known to do. The zero value is the careful way,
+// for plugins and versions that nobody has looked at: through the library, one
+// call at a time, only when datafd is readable.
+type traits struct {
+	path     path
+	sockType int  // with bySocket: the type that datafd must have, else the careful way
+	parallel bool // vde_recv and vde_send of one connection may run at the same time
+	nonblock bool // O_NONBLOCK on datafd is honoured, so vde_send does not wait
+
+	// pumps: the plugin serves others inside vde_recv, which must be called
+	// whatever happens to the frames.
+	pumps bool
+	// connects: sends fail until the plugin has connected datafd in vde_send.
+	connects bool
+	// emptyIsNothing: a vde_recv of 0 is an empty datagram, not the end.
+	emptyIsNothing bool
+	// pollOut: datafd's POLLOUT tells whether vde_send would wait.
+	pollOut bool
+	// serialSends: sends of all connections in the process must take turns.
+	serialSends bool
+	// keepsOnExec: opens descriptors without O_CLOEXEC.
+	keepsOnExec bool
+	// shutdownFirst, closeFirst: what has to be done to datafd before vde_close.
+	shutdownFirst, closeFirst bool
+
+	maxFrame  int          // bytes; 0 means no limit of its own
+	transient []unix.Errno // errors after which the connection is still good
+	pkg       string       // Debian's package, if not that of the library
+}
+
+// library4 is Debian's package of the library and most plugins (a virtual name
+// of libvdeplug2t64 in Debian 13).
+const library4 = "libvdeplug2"
+
+// networkErrors come from a peer that is away or a device that is down.
+var networkErrors = []unix.Errno{
+	unix.ECONNREFUSED, unix.ENOTCONN, unix.EHOSTUNREACH, unix.ENETUNREACH,
+	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO, unix.ENXIO, unix.ENODEV,
+}
+
+var hubTraits = traits{pumps: true}
+
+// table is all that is known about the plugins; the facts are those of
+// vdeplug4 4.0.1 and the plugins of Debian 12 and 13, from their sources and
+// from tests against the installed binaries (docs/architecture.md).
+var table = map[string]traits{
+	"vde": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true},
+	// The control thread of slirp takes messages of 0 and 8 bytes for its own, so
+	// nothing shorter than a header may be written; vde_close joins that thread,
+	// which ends only when datafd is shut down.
+	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, pkg: "libvdeplug-slirp"},
+	"udp": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
+		emptyIsNothing: true, transient: networkErrors},
+	// Upstream's next ptp has an epoll descriptor for datafd, which sockType finds out.
+	"ptp": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
+		emptyIsNothing: true, transient: networkErrors},
+	"tap":  {path: byTap, parallel: true, nonblock: true, keepsOnExec: true, transient: networkErrors},
+	"null": {parallel: true},
+
+	"hub": hubTraits, "switch": hubTraits, "multi": hubTraits, "bonding": hubTraits,
+
+	// vxlan keeps one struct msghdr for the whole process in vde_vxlan_send.
+	"vxlan": {parallel: true, nonblock: true, serialSends: true, transient: networkErrors},
+	// vxvde forgets its epoll descriptor in vde_close, which does not use it.
+	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors},
+	"pcap":  {keepsOnExec: true, transient: networkErrors, pkg: "libvdeplug-pcap"},
+	"vlan":  {nonblock: true, pkg: "libvdeplug-vlan"},
+	"agno":  {nonblock: true, pkg: "libvdeplug-agno"},
+	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, pkg: "libvdeplug-vdesl"},
+}
+
+// refuses reports whether a send error is about one frame only.
+func (t *traits) refuses(errno unix.Errno) bool {
+	return errno == unix.EMSGSIZE || errno == unix.EINVAL || errno == unix.ENOBUFS || slices.Contains(t.transient, errno)
+}
+
+// debianPackage names the package that holds a plugin, "" if none is known.
+func debianPackage(plugin string) string {
+	t, known := table[plugin]
+	switch {
+	case !known:
+		return ""
+	case t.pkg != "":
+		return t.pkg
+	}
+	return library4
+}
