@@ -132,6 +132,8 @@ const (
 	minRetry, maxRetry = 10 * time.Millisecond, 1500 * time.Millisecond
 	// stableAfter is how long a link must have been up for its trouble to be over.
 	stableAfter = time.Second
+	// tellAgain is how long a line about a link that is down stands for itself.
+	tellAgain = 3 * time.Second
 	// eofGrace, termGrace: a worker's time to end after the guest has, and after SIGTERM.
 	eofGrace, termGrace = 250 * time.Millisecond, 350 * time.Millisecond
 )
@@ -167,13 +169,14 @@ type Link struct {
 	workers []*worker // in the order of their start
 	serving *worker   // the one that has been told to go on, or nil
 
-	ending   bool      // the guest is gone, or the guardian is stopping
-	hold     time.Time // until then frames may wait for a worker that is about to serve
-	retry    time.Time
-	trouble  time.Time // since when the link has not been up for long
-	downAt   time.Time // zero while up
-	lost     uint64    // frames dropped since downAt
-	announce bool      // downAt has been told to the user
+	ending  bool      // the guest is gone, or the guardian is stopping
+	hold    time.Time // until then frames may wait for a worker that is about to serve
+	retry   time.Time
+	trouble time.Time // since when the link has not been up for long
+	downAt  time.Time // zero while up
+	lost    uint64    // frames dropped since downAt
+	told    string    // the last reason that the user was given, "" while up
+	toldAt  time.Time
 
 	up, down relay.Totals // of workers that have ended, and of the guardian's own drops
 }
@@ -386,7 +389,7 @@ func (l *Link) startBeside(now time.Time) {
 	for _, w := range l.workers[1:] {
 		w.kill("")
 	}
-	if !l.announce {
+	if l.told == "" {
 		l.tellDown(errors.New("the plugin does not return from opening it"), now)
 	}
 	l.start(now)
@@ -409,13 +412,13 @@ func (l *Link) opened(w *worker) {
 	w.page.Watched.Store(1)
 	l.setMode(watching)
 	l.g.ino.forget(l)
-	if l.announce {
+	if l.told != "" {
 		l.g.log.Error(l.job, fmt.Sprintf("link up again after %.1f s; %d frames were dropped",
 			now.Sub(l.downAt).Seconds(), l.lost))
 	} else {
 		l.g.log.Info(l.job, "link up")
 	}
-	l.downAt, l.announce = time.Time{}, false
+	l.downAt, l.told = time.Time{}, ""
 }
 
 // gone is called when a worker has ended.
@@ -431,11 +434,12 @@ func (l *Link) gone(w *worker) {
 	now := time.Now()
 	if l.serving == w {
 		l.serving = nil
-		if now.Sub(w.since) >= stableAfter {
-			l.trouble = now
+		if now.Sub(w.since) >= stableAfter { // the next one will serve at once, likely
+			l.trouble, l.hold = now, now.Add(stallAfter)
+			l.setMode(watching)
+		} else {
+			l.setMode(draining)
 		}
-		l.setMode(watching)
-		l.hold = now.Add(stallAfter)
 	}
 	if l.ending {
 		l.finishIfDone()
@@ -446,7 +450,7 @@ func (l *Link) gone(w *worker) {
 	}
 }
 
-// isDown announces the loss of the network once and plans the next try.
+// isDown announces the loss of the network and plans the next try.
 func (l *Link) isDown(why error, watchFor string, now time.Time) {
 	l.tellDown(why, now)
 	l.g.ino.await(l, watchFor)
@@ -459,14 +463,21 @@ func (l *Link) drop() {
 	l.setMode(draining)
 }
 
+// tellDown writes a line when the link goes down, and another one if the
+// reason is no longer the one that the user was given.
 func (l *Link) tellDown(why error, now time.Time) {
 	if l.downAt.IsZero() {
 		l.downAt, l.lost = now, 0
 	}
-	if !l.announce {
-		l.announce = true
-		l.g.log.Error(l.job, fmt.Sprintf("link down: %v; trying again", why))
+	switch reason := why.Error(); {
+	case l.told == "":
+		l.g.log.Error(l.job, fmt.Sprintf("link down: %s; trying again", reason))
+	case reason != l.told && now.Sub(l.toldAt) >= tellAgain:
+		l.g.log.Error(l.job, fmt.Sprintf("link still down: %s; trying again", reason))
+	default:
+		return
 	}
+	l.told, l.toldAt = why.Error(), now
 }
 
 // appeared is called when what a failed open was missing may be there now.

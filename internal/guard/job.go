@@ -52,6 +52,9 @@ func NewLine(fd int) Line { return Line{fd} }
 
 // Job waits for the worker's job.
 func (l Line) Job() (job Job, err error) {
+	if t, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || t != unix.SOCK_SEQPACKET {
+		return job, errors.New("no guardian")
+	}
 	text, err := l.recv()
 	if err == nil {
 		err = json.Unmarshal([]byte(text), &job)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +50,9 @@ func Load(path string) (*cvde.Library, error) {
 	case strings.HasPrefix(err.Error(), path+missingText) && path == soname:
 		return nil, fmt.Errorf("%s: the VDE library is not installed (in Debian: apt install %s): %w", path, library4, unix.ENOENT)
 	case strings.HasPrefix(err.Error(), path+missingText):
+		if _, err := os.Stat(path); err == nil { // the dynamic linker says the same of a file for another machine
+			return nil, fmt.Errorf("the VDE library cannot be used: %s: it is not for this machine (%s)", path, runtime.GOARCH)
+		}
 		return nil, fmt.Errorf("%s: %w", path, unix.ENOENT)
 	default:
 		return nil, fmt.Errorf("the VDE library cannot be used: %w", err)

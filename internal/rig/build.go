@@ -1,0 +1,56 @@
+// Package rig is what tests of the program need: its binary, a played guest
+// at the other end of its socket, a switch.
+package rig
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// binDir holds what Main built: umlvde and vde_plug, which are the same.
+var binDir string
+
+// Main builds the program, with the race detector if the test has it, runs the
+// tests and returns their exit status. It is for a TestMain.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "umlvde-test")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	binDir = dir
+	return m.Run()
+}
+
+func build(dir string) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("go list -m: %w", err)
+	}
+	args := []string{"build", "-buildvcs=false", "-o", filepath.Join(dir, "umlvde")}
+	if Race {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/umlvde")...)
+	cmd.Dir = string(root[:len(root)-1])
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building umlvde: %w\n%s", err, out)
+	}
+	return os.Symlink("umlvde", filepath.Join(dir, "vde_plug"))
+}
+
+// Umlvde is the path of the program.
+func Umlvde() string { return filepath.Join(binDir, "umlvde") }
+
+// VdePlug is the path of the program under the name that UML starts.
+func VdePlug() string { return filepath.Join(binDir, "vde_plug") }
+
+// BinDir is the directory that holds both, to be put into PATH.
+func BinDir() string { return binDir }
