@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +48,10 @@ func Start(t testing.TB, cmd *exec.Cmd) *Proc {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // should the test itself be killed
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // else each end takes a second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +76,9 @@ func Start(t testing.TB, cmd *exec.Cmd) *Proc {
 		_ = cmd.Process.Kill()
 		<-p.done
 		<-read // all that had its standard error has ended, too
+		if slices.ContainsFunc(p.lines, func(l string) bool { return strings.Contains(l, "DATA RACE") }) {
+			t.Error("a data race in the program")
+		}
 		if t.Failed() {
 			t.Logf("%s said:\n%s", filepath.Base(cmd.Path), strings.Join(p.Lines(), "\n"))
 		}

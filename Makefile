@@ -1,0 +1,67 @@
+# `make demo` and `make test` are all that a newcomer needs: they install and fetch what is missing. Go, make and git
+# must be there.
+
+MAKEFLAGS += --no-print-directory
+
+PREFIX   ?= /usr/local
+FUZZTIME ?= 30s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# Not -buildvcs: $(VERSION) says it, and it fails in a tree that belongs to somebody else.
+GOBUILD = CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+LINT    = go tool -modfile=ci/tools/go.mod golangci-lint
+
+.PHONY: all build demo test race fuzz check lint fmt deps kernels install clean fresh image
+
+all: build
+
+build:
+	$(GOBUILD) -o bin/umlvde ./cmd/umlvde
+
+bin/umlvde:
+	$(MAKE) build
+
+demo:
+	ci/deps build demo
+	$(MAKE) build
+	ci/demo
+
+# Everything that CI runs.
+test race:
+	ci/test
+
+fuzz:
+	FUZZTIME=$(FUZZTIME) ci/fuzz
+
+# What can be said about the code without running it.
+check:
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt (run make fmt): $$files" >&2; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	$(MAKE) lint
+
+lint:
+	$(LINT) run ./...
+
+fmt:
+	$(LINT) fmt ./...
+
+deps:
+	ci/deps
+
+kernels: deps
+	ci/kernels
+
+install: bin/umlvde
+	install -D -m 755 bin/umlvde $(DESTDIR)$(PREFIX)/bin/umlvde
+	! [ -e docs/umlvde.1 ] || install -D -m 644 docs/umlvde.1 $(DESTDIR)$(PREFIX)/share/man/man1/umlvde.1
+
+clean:
+	rm -rf bin
+
+# That `make demo` and `make test` do what they promise on a bare Debian 13 and 12, and the demo in a container image.
+fresh:
+	ci/fresh
+
+image:
+	ci/image

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/faultplug"
+	"github.com/umlvde/umlvde/internal/rig"
+)
+
+// recovery is how soon frames must flow again once a plugin behaves.
+const recovery = 2 * time.Second
+
+// A plugin may do anything in any call: the guest's socket stays open and is
+// emptied meanwhile, and frames flow again soon after the plugin behaves.
+func TestGuestOutlivesEveryFaultOfAPlugin(t *testing.T) {
+	for _, fault := range []faultplug.Fault{
+		faultplug.OpenBlock, faultplug.OpenCrash, faultplug.OpenFail,
+		faultplug.SendBlock, faultplug.SendCrash, faultplug.SendFail,
+		faultplug.RecvBlock, faultplug.RecvCrash, faultplug.RecvFail, faultplug.RecvLie, faultplug.RecvEmpty,
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			net := faultplug.New(t)
+			g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+			g.Echo(5 * time.Second)
+			net.Set(t, fault)
+			if strings.HasPrefix(string(fault), "open") {
+				killWorker(t, g)
+			}
+			slowest := flood(t, g, 3*time.Second)
+			net.Clear(t, fault)
+			took := g.Echo(recovery)
+			t.Logf("the guest waited %v at most; frames flowed %v after the plugin behaved", slowest, took)
+			end(t, g)
+		})
+	}
+}
+
+// A plugin that hangs in vde_close is left behind.
+func TestPluginThatNeverClosesIsLeftBehind(t *testing.T) {
+	net := faultplug.New(t)
+	for _, fault := range []faultplug.Fault{faultplug.CloseBlock, faultplug.CloseCrash} {
+		t.Run(string(fault), func(t *testing.T) {
+			g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+			g.Echo(5 * time.Second)
+			net.Set(t, fault)
+			defer net.Clear(t, fault)
+			end(t, g)
+		})
+	}
+}
+
+// Workers that are killed all the time cost frames, not the guest.
+func TestGuestOutlivesItsWorkers(t *testing.T) {
+	net := faultplug.New(t)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	g.Echo(5 * time.Second)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	kills := 0
+	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); {
+		flood(t, g, 0)
+		<-tick.C
+		for _, pid := range g.Children() {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+				kills++
+			}
+		}
+	}
+	if kills < 10 {
+		t.Fatalf("only %d workers could be killed", kills)
+	}
+	t.Logf("%d workers were killed; frames flowed %v after the last", kills, g.Echo(recovery))
+	end(t, g)
+}
+
+// A worker that is stopped does not stop the guest.
+func TestGuestOutlivesAStoppedWorker(t *testing.T) {
+	net := faultplug.New(t)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	g.Echo(5 * time.Second)
+	for _, pid := range g.Children() {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("the guest waited %v at most", flood(t, g, 500*time.Millisecond))
+	g.Echo(recovery)
+	end(t, g)
+}
+
+// killWorker ends the worker that is there, so that the next one meets what was
+// prepared for it.
+func killWorker(t *testing.T, g *rig.Guest) {
+	t.Helper()
+	for _, pid := range g.Children() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.WaitLine("link down", 5*time.Second)
+}
+
+// flood sends frames as fast as the helper reads them and returns the longest
+// time that one had to wait for room, which is how long a guest would have been
+// frozen. It fails the test above a quarter of a second.
+func flood(t *testing.T, g *rig.Guest, length time.Duration) (slowest time.Duration) {
+	t.Helper()
+	frame := rig.Frame(60, 0)
+	for until := time.Now().Add(length); ; {
+		for range 200 { // more than the socket holds
+			start := time.Now()
+			if !g.Send(frame, 250*time.Millisecond) {
+				t.Fatal("the guest's socket was not read for 250 ms")
+			}
+			slowest = max(slowest, time.Since(start))
+		}
+		for g.Recv(0) != nil {
+		}
+		if !time.Now().Before(until) {
+			return slowest
+		}
+	}
+}
+
+// end ends the guest and expects everything to be gone soon.
+func end(t *testing.T, g *rig.Guest) {
+	t.Helper()
+	left := g.Children()
+	g.Close()
+	if code := g.Wait(time.Second); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	for _, pid := range left {
+		if rig.Alive(pid) {
+			t.Errorf("process %d is left", pid)
+		}
+	}
+}

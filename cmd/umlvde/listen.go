@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/umlvde/umlvde/internal/guard"
+	"github.com/umlvde/umlvde/internal/uml"
+	"golang.org/x/sys/unix"
+)
+
+const listenUsage = `usage: umlvde listen [OPTIONS] PATH VNL
+
+Serves any number of UML guests over vecN:transport=bess,dst=PATH (kernels since
+5.4): each of them gets a plug of its own into the network that VNL names.
+`
+
+// listen serves UML guests that connect to a socket.
+func listen(args []string, stdout io.Writer) error {
+	var (
+		end endOptions
+		job guard.Job
+	)
+	fs := newFlagSet("umlvde listen")
+	fs.StringVarP(&job.Descr, "descr", "D", "UML", "`DESCR`iption of the connections, as the switch shows it")
+	fs.StringVarP(&end.group, "group", "g", "", "`GROUP` that owns the data sockets")
+	fs.VarP(&end.mode, "mod", "m", "octal permissions of the data sockets")
+	verbose := fs.BoolP("verbose", "v", false, "tell when a link comes up, and count the frames at its end")
+	if err := parse(fs, args, stdout, listenUsage); err != nil {
+		return err
+	}
+	if fs.NArg() != 2 {
+		return usagef("listen takes a path and a VNL, not %d words", fs.NArg())
+	}
+	path := fs.Arg(0)
+	job.VNL, job.Group, job.Mode = uml.CleanVNL(fs.Arg(1)), end.group, uint32(end.mode)
+	fd, err := listenSeqpacket(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	g, err := guard.New(guard.Stderr("umlvde", *verbose))
+	if err != nil {
+		return err
+	}
+	if err := stopOnSignal(g); err != nil {
+		return err
+	}
+	g.Hold()
+	err = serveListener(g, fd, job, func(pid int) int {
+		limit, ok := uml.RunningLimit(pid, isGuestOf(path))
+		if !ok {
+			return uml.DefaultFrameLimit
+		}
+		return limit
+	})
+	if err != nil {
+		return err
+	}
+	return g.Run()
+}
+
+// isGuestOf tells which vecN of a kernel's command line connects to path.
+func isGuestOf(path string) func(uml.Spec) bool {
+	return func(s uml.Spec) bool {
+		dst, _ := s.Get("dst")
+		return s.Is("bess") && sameFile(dst, path)
+	}
+}
+
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+// listenSeqpacket listens on path, whose socket is replaced if a process that
+// was killed has left it. The descriptor does not block.
+func listenSeqpacket(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	addr := &unix.SockaddrUnix{Name: path}
+	err = unix.Bind(fd, addr)
+	if errors.Is(err, unix.EADDRINUSE) {
+		switch probe := unix.Connect(fd, addr); {
+		case probe == nil:
+			err = errors.New("another program listens there")
+		case errors.Is(probe, unix.ECONNREFUSED):
+			if err = os.Remove(path); err == nil {
+				err = unix.Bind(fd, addr)
+			}
+		}
+	}
+	if err == nil {
+		err = unix.Listen(fd, 128)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+// serveListener makes g serve each guest that connects to fd, as job says.
+// limit tells the longest frame that the UML kernel with a process id takes.
+func serveListener(g *guard.Guardian, fd int, job guard.Job, limit func(pid int) int) error {
+	return g.Watch(fd, func() {
+		guest, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return // it has gone again
+		}
+		job, pidfd := job, -1
+		if cred, err := unix.GetsockoptUcred(guest, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && cred.Pid > 0 {
+			job.Limit = limit(int(cred.Pid))
+			if pidfd, err = unix.PidfdOpen(int(cred.Pid), 0); err != nil {
+				pidfd = -1 // the end of the socket must do
+			}
+		}
+		if err := g.Tend(guest, pidfd, job, nil); err != nil {
+			_ = unix.Close(guest)
+		}
+	})
+}

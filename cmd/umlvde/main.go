@@ -1,0 +1,76 @@
+// Command umlvde connects User-Mode Linux guests to Virtual Distributed
+// Ethernet. Under the name vde_plug it is the helper that a UML kernel starts
+// for vecN:transport=vde,vnl=...
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+	"github.com/umlvde/umlvde/internal/guard"
+	"github.com/umlvde/umlvde/internal/worker"
+)
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	os.Exit(dispatch(os.Args, os.Stdout, os.Stderr))
+}
+
+// dispatch runs what args, with the program's name first, ask for.
+func dispatch(args []string, stdout, stderr io.Writer) int {
+	name, args := programName(args)
+	if name != "vde_plug" && len(args) > 0 {
+		switch args[0] {
+		case guard.Command:
+			return worker.Main()
+		case keepCommand:
+			return exit(name, keep(args[1:]), stderr)
+		case "run":
+			return exit(name, run(args[1:], stdout), stderr)
+		case "listen":
+			return exit(name, listen(args[1:], stdout), stderr)
+		case "version", "--version":
+			return exit(name, printVersion(stdout), stderr)
+		}
+	}
+	return exit(name, plugMain(name, args, stdout), stderr)
+}
+
+// programName is the name that the program was called by, and its arguments.
+func programName(argv []string) (string, []string) {
+	if len(argv) == 0 {
+		return "umlvde", nil
+	}
+	return filepath.Base(argv[0]), argv[1:]
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
+
+// exit prints err, if there is one, in a line, and returns the exit status.
+func exit(name string, err error, stderr io.Writer) int {
+	var usage usageError
+	switch {
+	case err == nil, errors.Is(err, pflag.ErrHelp):
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "%s: %v (%s --help tells more)\n", name, err, name)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	return exitFailure
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/umlvde/umlvde/internal/guard"
+	"github.com/umlvde/umlvde/internal/plug"
+	"github.com/umlvde/umlvde/internal/uml"
+	"golang.org/x/sys/unix"
+)
+
+// plugMain is vde_plug: the helper of a UML kernel.
+func plugMain(name string, args []string, stdout io.Writer) error {
+	o, err := parsePlugOptions(name, args, stdout)
+	if err != nil {
+		return err
+	}
+	guest, end, vnl, err := o.guestAndNetwork()
+	if err != nil {
+		return err
+	}
+	return tendGuest(name, guest, o.verbose, guard.Job{
+		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: end.port, Group: end.group, Mode: uint32(end.mode),
+	})
+}
+
+// guestAndNetwork tells the VNL that is the guest's socket from the network's,
+// which may be missing: then it is the default one.
+func (o *plugOptions) guestAndNetwork() (guest int, end endOptions, vnl string, err error) {
+	if len(o.vnls) > 2 {
+		return 0, end, "", usagef("%d VNLs are too many for a cable with two ends: %s", len(o.vnls), strings.Join(o.vnls, " "))
+	}
+	for i, v := range o.vnls {
+		arg, ok := strings.CutPrefix(v, "seqpacket://")
+		if !ok {
+			continue
+		}
+		guest, err = strconv.Atoi(arg)
+		if err != nil || guest < 0 {
+			return 0, end, "", usagef("%s: %q is not the number of a descriptor", v, arg)
+		}
+		if len(o.vnls) == 2 {
+			vnl = o.vnls[1-i]
+		}
+		return guest, o.ends[1-i], vnl, nil
+	}
+	return 0, end, "", usagef("no seqpacket://FD among the VNLs: this version serves guests only")
+}
+
+// tendGuest serves the guest behind a socket that this process was born with,
+// until the guest ends.
+func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
+	if _, err := plug.NewSocket(guest); err != nil {
+		return fmt.Errorf("seqpacket://%d: %w", guest, err)
+	}
+	closeInherited(guest)
+	unix.CloseOnExec(guest)
+	job.Limit = uml.DefaultFrameLimit
+	parent := os.Getppid()
+	if limit, ok := uml.RunningLimit(parent, isHelperOf(job.VNL)); ok {
+		job.Limit = limit
+	}
+	// UML up to 6.12, when killed, leaves threads that keep the socket open.
+	pidfd, err := unix.PidfdOpen(parent, 0)
+	if err != nil {
+		pidfd = -1 // the end of the socket must do
+	}
+	g, err := guard.New(guard.Stderr(name, verbose))
+	if err != nil {
+		return err
+	}
+	if err := stopOnSignal(g); err != nil {
+		return err
+	}
+	if err := g.Tend(guest, pidfd, job, nil); err != nil {
+		return err
+	}
+	return g.Run()
+}
+
+// isHelperOf tells which vecN of a kernel's command line starts a helper for vnl.
+func isHelperOf(vnl string) func(uml.Spec) bool {
+	return func(s uml.Spec) bool {
+		v, _ := s.Get("vnl")
+		return s.Is("vde") && uml.CleanVNL(v) == vnl
+	}
+}
+
+// closeInherited closes what UML has leaked to this process: every descriptor
+// but the standard ones and keep that survived the exec, such as files that the
+// guest has open over hostfs.
+func closeInherited(keep int) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd < 3 || fd == keep {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// stopOnSignal makes SIGTERM and SIGINT stop the guardian. SIGHUP stays as it
+// was inherited: UML ignores it, and lives on when its terminal hangs up.
+func stopOnSignal(g *guard.Guardian) error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	var stop []os.Signal
+	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		if !signal.Ignored(sig) {
+			stop = append(stop, sig)
+		}
+	}
+	if len(stop) == 0 {
+		return errors.Join(unix.Close(fd))
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, stop...)
+	go func() { // ends with the process
+		for range c {
+			_, _ = unix.Write(fd, []byte{0, 0, 0, 0, 0, 0, 0, 1}) // the loop wakes up in any case
+		}
+	}()
+	return g.Watch(fd, func() {
+		var b [8]byte
+		_, _ = unix.Read(fd, b[:])
+		g.Stop()
+	})
+}
