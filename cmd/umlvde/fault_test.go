@@ -117,8 +117,7 @@ func flood(t *testing.T, g *rig.Guest, length time.Duration) (slowest time.Durat
 			}
 			slowest = max(slowest, time.Since(start))
 		}
-		for g.Recv(0) != nil {
-		}
+		g.Discard()
 		if !time.Now().Before(until) {
 			return slowest
 		}

@@ -98,10 +98,9 @@ func TestHostileGuest(t *testing.T) {
 				}
 			}
 			for i := range 100_000 {
-				send(rig.Frame(60, uint32(i))) //nolint:gosec // small
+				send(rig.Frame(60, uint32(i)))
 				if i%1000 == 0 {
-					for g.Recv(0) != nil { // slirp may answer
-					}
+					g.Discard()
 				}
 			}
 			if kb := peakKB(t, g); kb > memoryLimit() {
@@ -132,7 +131,7 @@ func TestHostileNetwork(t *testing.T) {
 	sent, came := 0, 0
 	for round := range 500 {
 		for _, n := range []int{14, 60, 1514, 1566, 1567, 9000, 9233, 9234, 65535} {
-			if !g.Send(rig.Frame(n, uint32(round)), time.Second) { //nolint:gosec // small
+			if !g.Send(rig.Frame(n, uint32(round)), time.Second) {
 				t.Fatal("the guest's socket was not read for 1 s")
 			}
 			sent++

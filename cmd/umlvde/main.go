@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/spf13/pflag"
 	"github.com/umlvde/umlvde/internal/guard"
@@ -21,6 +22,11 @@ const (
 	exitFailure = 1
 	exitUsage   = 2
 )
+
+// The main goroutine stays on the process's first thread: a guardian's workers
+// are told of the end of the thread that started them, and a worker has to
+// speak for itself on that one (guard.Line.Opened).
+func init() { runtime.LockOSThread() }
 
 func main() {
 	os.Exit(dispatch(os.Args, os.Stdout, os.Stderr))

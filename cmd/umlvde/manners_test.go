@@ -87,15 +87,15 @@ func TestLibraryThatComesLater(t *testing.T) {
 	g := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + dir + "/hub", Env: []string{"LIBVDEPLUG=" + lib}})
 	g.WaitLine(`^vde_plug: UML: hub://.*: link down: .*/libvdeplug.so.2: no such file or directory; trying again$`, 5*time.Second)
 	flood(t, g, 500*time.Millisecond)
-	real, err := filepath.EvalSymlinks(realLibrary(t))
+	installed, err := filepath.EvalSymlinks(realLibrary(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Plugins are looked for beside the library.
-	if err := os.Symlink(filepath.Join(filepath.Dir(real), "vdeplug"), filepath.Join(dir, "vdeplug")); err != nil {
+	if err := os.Symlink(filepath.Join(filepath.Dir(installed), "vdeplug"), filepath.Join(dir, "vdeplug")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(real, lib); err != nil {
+	if err := os.Symlink(installed, lib); err != nil {
 		t.Fatal(err)
 	}
 	g.WaitLine("link up again", recovery)
@@ -147,8 +147,10 @@ func TestBrokenLibraryIsExplained(t *testing.T) {
 	for _, tc := range []struct{ name, lib, says string }{
 		{"garbage", garbage, "invalid ELF header|file too short"},
 		{"wrong architecture", arch, "it is not for this machine"},
-		{"missing dependency", compile("needs", "int dep(void); int x(void) { return dep(); }", "-L"+dir, "-Wl,--no-as-needed", filepath.Join(dir, "libdep.so")),
-			"libdep-that-is-missing.so: cannot open shared object file"},
+		{
+			"missing dependency", compile("needs", "int dep(void); int x(void) { return dep(); }", "-L"+dir, "-Wl,--no-as-needed", filepath.Join(dir, "libdep.so")),
+			"libdep-that-is-missing.so: cannot open shared object file",
+		},
 		{"missing symbol", compile("symbols", "unsigned long long __vde_version_tag = 4;"), "undefined symbol: vde_open_real"},
 		{"the old vde2", compile("vde2", "void *vde_open_real(void) { return 0; }"), "the old vde2"},
 		{"something else", compile("other", "int x;"), "undefined symbol: vde_open_real"},

@@ -49,7 +49,7 @@ func New(t testing.TB) *Net {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	n := &Net{dir: filepath.Join(dir, "f"), lib: filepath.Join(dir, "lib")}
 	for _, d := range []string{n.dir, n.lib} {
-		if err := os.Mkdir(d, 0o755); err != nil {
+		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}

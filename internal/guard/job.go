@@ -66,7 +66,9 @@ func (l Line) Job() (job Job, err error) {
 }
 
 // Opened says that the plug is open and waits until the worker may serve the
-// guest; io.EOF says that it never will.
+// guest; io.EOF says that it never will. From then on the worker outlives its
+// guardian, if it must; before, it is killed with it. It must be called on the
+// process's first thread, to which prctl(2) has to apply.
 func (l Line) Opened() error {
 	if err := l.send(opened); err != nil {
 		return err
@@ -75,7 +77,10 @@ func (l Line) Opened() error {
 	if err == nil && text != goOn {
 		err = errors.New("unexpected word from the guardian")
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 }
 
 // Failed says why the worker is about to end, and what path's appearance makes
@@ -100,7 +105,7 @@ func recv(fd, flags int) (string, error) {
 	for {
 		n, _, err := unix.Recvfrom(fd, buf[:], flags)
 		switch {
-		case err == unix.EINTR: //nolint:errorlint // a bare errno
+		case err == unix.EINTR:
 			continue
 		case err != nil:
 			return "", err

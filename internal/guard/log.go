@@ -41,7 +41,7 @@ func (l *Log) Print(text string) {
 	if t, err := unix.IoctlGetTermios(l.Fd, unix.TCGETS); err == nil && t.Oflag&unix.OPOST == 0 {
 		end = "\r\n"
 	}
-	p := [1]unix.PollFd{{Fd: int32(l.Fd), Events: unix.POLLOUT}} //nolint:gosec // a descriptor
+	p := [1]unix.PollFd{{Fd: int32(l.Fd), Events: unix.POLLOUT}}
 	if n, err := unix.Poll(p[:], 0); err == nil && n == 1 && p[0].Revents&unix.POLLOUT != 0 {
 		_, _ = unix.Write(l.Fd, []byte(line+end)) // there is nobody to tell
 	}

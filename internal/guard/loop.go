@@ -24,7 +24,7 @@ func newLoop() (*loop, error) {
 
 // add watches fd until del.
 func (l *loop) add(fd int, events uint32, f func(events uint32)) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)} //nolint:gosec // a descriptor
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("epoll: %w", err)
 	}
@@ -34,7 +34,7 @@ func (l *loop) add(fd int, events uint32, f func(events uint32)) error {
 
 // mod changes the events of fd, and re-arms a one-shot.
 func (l *loop) mod(fd int, events uint32) {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)} //nolint:gosec // a descriptor
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, &ev) // cannot fail for what add took
 }
 
@@ -54,7 +54,7 @@ func (l *loop) once(due time.Time) error {
 	}
 	var events [32]unix.EpollEvent
 	n, err := unix.EpollWait(l.ep, events[:], timeout)
-	if err != nil && err != unix.EINTR { //nolint:errorlint // a bare errno
+	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("epoll: %w", err)
 	}
 	for _, ev := range events[:max(0, n)] {

@@ -59,7 +59,7 @@ func (w *watcher) forget(l *Link) {
 	for wd, links := range w.waiting {
 		if delete(links, l); len(links) == 0 {
 			delete(w.waiting, wd)
-			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) //nolint:gosec // a watch; it may have ended with its directory
+			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd))
 		}
 	}
 }
@@ -72,7 +72,7 @@ func (w *watcher) read() {
 		return
 	}
 	for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
-		wd := int(int32(binary.NativeEndian.Uint32(b))) //nolint:gosec // a signed field
+		wd := int(int32(binary.NativeEndian.Uint32(b)))
 		mask := binary.NativeEndian.Uint32(b[4:])
 		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
 		name := strings.TrimRight(string(b[unix.SizeofInotifyEvent:size]), "\x00")

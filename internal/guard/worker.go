@@ -81,7 +81,8 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 	w.pid, err = syscall.ForkExec(l.g.exe, []string{"umlvde", Command, l.job.VNL}, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{l.g.null.Fd(), l.g.null.Fd(), uintptr(pipe[1]), uintptr(l.guest), uintptr(pair[1]), uintptr(memfd)},
-		Sys:   &syscall.SysProcAttr{PidFD: &w.pidfd},
+		// Until it serves the guest, a worker has no reason to outlive us: see Line.Opened.
+		Sys: &syscall.SysProcAttr{PidFD: &w.pidfd, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
 		return nil, err
@@ -157,7 +158,7 @@ func (w *worker) onStderr() {
 	for {
 		n, err := unix.Read(w.stderr, buf[:])
 		if n <= 0 {
-			if err != unix.EAGAIN && err != unix.EINTR { //nolint:errorlint // bare errnos
+			if err != unix.EAGAIN && err != unix.EINTR {
 				w.l.g.loop.del(w.stderr)
 			}
 			return

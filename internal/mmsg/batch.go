@@ -123,7 +123,7 @@ func (b *Batch) Extend(n int) {
 func (b *Batch) Screen(minimum, maximum int) (runts, giants int) {
 	keep := b.first
 	for i := b.first; i < b.end; i++ {
-		switch n := int(b.r.iovs[i].Len); { //nolint:gosec // a length written by this package
+		switch n := int(b.r.iovs[i].Len); {
 		case n < minimum:
 			runts++
 		case n > maximum:
@@ -157,7 +157,7 @@ func (b *Batch) TrimEmpty() {
 // Bytes returns the sum of the lengths of the first n frames held.
 func (b *Batch) Bytes(n int) (sum uint64) {
 	for i := b.first; i < b.first+n; i++ {
-		sum += uint64(b.r.iovs[i].Len)
+		sum += uint64(b.r.iovs[i].Len) //nolint:unconvert // 32 bits on some machines
 	}
 	return sum
 }

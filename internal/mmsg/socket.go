@@ -19,7 +19,7 @@ func (b *Batch) Recv(fd int) unix.Errno {
 	if errno != 0 {
 		return errno
 	}
-	b.Filled(int(n)) //nolint:gosec // at most Max
+	b.Filled(int(n))
 	return 0
 }
 
@@ -35,8 +35,8 @@ func (b *Batch) Send(fd int) (sent int, errno unix.Errno) {
 		if e != 0 {
 			return sent, e
 		}
-		b.Drop(int(r)) //nolint:gosec // at most Max
-		sent += int(r) //nolint:gosec // at most Max
+		b.Drop(int(r))
+		sent += int(r)
 	}
 	return sent, 0
 }
@@ -74,7 +74,7 @@ func HungUp(fd int) bool {
 func Readable(fd int) bool { return polled(fd, unix.POLLIN) != 0 }
 
 func polled(fd int, events int16) int16 {
-	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}} //nolint:gosec // a descriptor
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	if n, err := unix.Poll(p[:], 0); n <= 0 || err != nil {
 		return 0
 	}
@@ -90,5 +90,5 @@ func Write(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_WRITE, fd
 
 func raw(call uintptr, fd int, buf []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
-	return int(n), errno //nolint:gosec // at most len(buf)
+	return int(n), errno
 }

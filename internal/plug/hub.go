@@ -43,5 +43,5 @@ func abandoned(path string) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED //nolint:errorlint // a bare errno
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
 }

@@ -141,5 +141,5 @@ func (e *PluginError) Error() string {
 
 // Is makes the error equal to the errnos that it stands for.
 func (e *PluginError) Is(target error) bool {
-	return target == unix.EPROTONOSUPPORT || e.missing && unix.ENOENT.Is(target) //nolint:errorlint // errors.Is calls this
+	return target == unix.EPROTONOSUPPORT || e.missing && unix.ENOENT.Is(target)
 }

@@ -141,9 +141,9 @@ func (p *plugin) Check() error {
 	var b [64]byte
 	n, err := unix.Read(p.ctl, b[:])
 	switch {
-	case n > 0, err == unix.EAGAIN, err == unix.EINTR: //nolint:errorlint // bare errnos
+	case n > 0, err == unix.EAGAIN, err == unix.EINTR:
 		return nil
-	case err == nil, err == unix.ECONNRESET: //nolint:errorlint // a bare errno
+	case err == nil, err == unix.ECONNRESET:
 		return io.EOF
 	}
 	return err

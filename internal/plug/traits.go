@@ -66,11 +66,15 @@ var table = map[string]traits{
 	// nothing shorter than a header may be written; vde_close joins that thread,
 	// which ends only when datafd is shut down.
 	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, pkg: "libvdeplug-slirp"},
-	"udp": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
-		emptyIsNothing: true, transient: networkErrors},
+	"udp": {
+		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
+		emptyIsNothing: true, transient: networkErrors,
+	},
 	// Upstream's next ptp has an epoll descriptor for datafd, which sockType finds out.
-	"ptp": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
-		emptyIsNothing: true, transient: networkErrors},
+	"ptp": {
+		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
+		emptyIsNothing: true, transient: networkErrors,
+	},
 	"tap":  {path: byTap, parallel: true, nonblock: true, keepsOnExec: true, transient: networkErrors},
 	"null": {parallel: true},
 

@@ -185,7 +185,7 @@ func (d *direction) step() (moved bool, recv, send error) {
 		}
 		return false, err, nil
 	}
-	d.count.In.Add(uint64(d.batch.Len())) //nolint:gosec // at most mmsg.Max
+	d.count.In.Add(uint64(d.batch.Len()))
 	runts, giants := d.batch.Screen(MinFrame, d.limit)
 	d.count.Dropped(Runt, runts)
 	d.count.Dropped(Giant, giants)
@@ -241,10 +241,10 @@ func (r *Relay) wait() error {
 	}
 	var timeout *unix.Timespec
 	if r.up.waiting() {
-		set[2].Fd = int32(nw) //nolint:gosec // a descriptor
+		set[2].Fd = int32(nw)
 	}
 	if r.down.waiting() {
-		set[3].Fd = int32(gw) //nolint:gosec // a descriptor
+		set[3].Fd = int32(gw)
 		if !r.down.lossy {
 			set[1].Fd = -1
 		}
@@ -259,7 +259,7 @@ func (r *Relay) wait() error {
 		r.mon.Wake()
 	}
 	switch {
-	case err == unix.EINTR: //nolint:errorlint // a bare errno
+	case err == unix.EINTR:
 		return nil
 	case err != nil:
 		return fmt.Errorf("ppoll: %w", err)
@@ -283,5 +283,5 @@ func (r *Relay) wait() error {
 }
 
 func pollFd(fd int, events int16) unix.PollFd {
-	return unix.PollFd{Fd: int32(fd), Events: events} //nolint:gosec // a descriptor
+	return unix.PollFd{Fd: int32(fd), Events: events}
 }

@@ -3,6 +3,7 @@
 package rig
 
 import (
+	_ "embed"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,3 +55,21 @@ func VdePlug() string { return filepath.Join(binDir, "vde_plug") }
 
 // BinDir is the directory that holds both, to be put into PATH.
 func BinDir() string { return binDir }
+
+//go:embed testdata/guest.c
+var guestSource []byte
+
+// GuestTool builds the program of testdata/guest.c, which says what it can do,
+// and returns its path, which is the same in a guest.
+func GuestTool(t testing.TB) string {
+	t.Helper()
+	dir := TempDir(t)
+	src, tool := filepath.Join(dir, "guest.c"), filepath.Join(dir, "guest")
+	if err := os.WriteFile(src, guestSource, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("gcc", "-O2", "-static", "-o", tool, src).CombinedOutput(); err != nil {
+		t.Fatalf("building the guest's tool: %v\n%s", err, out)
+	}
+	return tool
+}

@@ -256,12 +256,20 @@ func (g *Guest) Recv(within time.Duration) []byte {
 	return buf[:n:n]
 }
 
+// Discard throws away the frames that have come.
+func (g *Guest) Discard() {
+	g.t.Helper()
+	for f := g.Recv(0); f != nil; {
+		f = g.Recv(0)
+	}
+}
+
 // Echo sends numbered frames until one comes back, or fails the test; it
 // returns how long that took. Frames that come back late are thrown away.
 func (g *Guest) Echo(within time.Duration) time.Duration {
 	g.t.Helper()
 	start := time.Now()
-	for number := uint32(start.UnixNano()); time.Since(start) < within; number++ { //nolint:gosec // any number will do
+	for number := uint32(start.UnixNano()); time.Since(start) < within; number++ {
 		g.Send(Frame(60, number), within)
 		for f := g.Recv(20 * time.Millisecond); f != nil; f = g.Recv(20 * time.Millisecond) {
 			if len(f) == 60 && Number(f) == number {
@@ -274,7 +282,7 @@ func (g *Guest) Echo(within time.Duration) time.Duration {
 }
 
 func poll(fd int, events int16, within time.Duration) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: events}} //nolint:gosec // a descriptor
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for deadline := time.Now().Add(within); ; {
 		n, err := unix.Poll(p, int(max(0, time.Until(deadline).Milliseconds())))
 		if err == nil || !errors.Is(err, unix.EINTR) {
@@ -293,4 +301,17 @@ func Eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 		}
 		time.Sleep(2 * time.Millisecond) // there is no event to wait for
 	}
+}
+
+// StartListen starts umlvde listen and waits until it listens on its path,
+// the word before the last.
+func StartListen(t testing.TB, args ...string) *Proc {
+	t.Helper()
+	p := Start(t, exec.Command(Umlvde(), append([]string{"listen"}, args...)...))
+	path := args[len(args)-2]
+	Eventually(t, 5*time.Second, "umlvde listens", func() bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
+	return p
 }
