@@ -271,15 +271,9 @@ func TestHangUpAndBrokenPipeAreIgnored(t *testing.T) {
 	g.Signal(syscall.SIGHUP)
 	g.Signal(syscall.SIGPIPE)
 	rig.Switch(t, dir+"/none")
-	reflectTo(t, g, dir+"/none")
-	end(t, g)
-}
-
-// reflectTo expects g's frames to come back over the switch at path.
-func reflectTo(t *testing.T, g *rig.Guest, path string) {
-	t.Helper()
-	reflect(t, path)
+	mirror(t, dir+"/none")
 	g.Echo(5 * time.Second)
+	end(t, g)
 }
 
 // What UML leaks to its helper is closed: the descriptors of the files that the

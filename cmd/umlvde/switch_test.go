@@ -15,13 +15,13 @@ import (
 func onSwitch(t *testing.T, path string) *rig.Guest {
 	t.Helper()
 	g := rig.StartHelper(t, rig.HelperConfig{VNL: "vde://" + path})
-	reflect(t, path)
+	mirror(t, path)
 	return g
 }
 
-// reflect plugs a second guest into the switch at path that sends each frame
+// mirror plugs a second guest into the switch at path that sends each frame
 // back.
-func reflect(t *testing.T, path string) {
+func mirror(t *testing.T, path string) {
 	t.Helper()
 	far := rig.StartHelper(t, rig.HelperConfig{VNL: "vde://" + path, Args: []string{"-D", "reflector"}})
 	stop, done := make(chan struct{}), make(chan struct{})
