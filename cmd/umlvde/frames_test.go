@@ -103,7 +103,8 @@ func TestHostileGuest(t *testing.T) {
 					g.Discard()
 				}
 			}
-			if kb := peakKB(t, g); kb > memoryLimit() {
+			kb := peakKB(t, g)
+			if kb > memoryLimit() {
 				t.Errorf("guardian and worker needed %d kB", kb)
 			}
 			g.Close()
@@ -115,7 +116,7 @@ func TestHostileGuest(t *testing.T) {
 			if up.reasons["runt"] < 20*13 || up.reasons["giant"] < 20*2 {
 				t.Errorf("the wrong sizes were not noticed: %v", up.reasons)
 			}
-			t.Logf("%d sent: %+v", sent, up)
+			t.Logf("%d sent: %+v; %d kB resident together at most", sent, up, kb)
 		})
 	}
 }

@@ -330,6 +330,86 @@ func TestHelperEndsWithItsParent(t *testing.T) {
 	})
 }
 
+// Without a VNL the helper takes the user's default network, a VNL in a file.
+func TestDefaultNetwork(t *testing.T) {
+	home := rig.TempDir(t)
+	if err := os.Mkdir(home+"/.vdeplug", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(home+"/.vdeplug/default", []byte("hub://"+home+"/hub"), 0o600); err != nil { // no newline
+		t.Fatal(err)
+	}
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: "", Env: []string{"HOME=" + home}})
+	g.WaitLine("^vde_plug: UML: the default network: link up", 5*time.Second)
+	if _, err := os.Stat(home + "/hub/ctl"); err != nil {
+		t.Error(err)
+	}
+	end(t, g)
+}
+
+// Listen, too, says that the library is missing, to the guest that needs it.
+func TestListenWithoutTheLibrary(t *testing.T) {
+	dir := rig.TempDir(t)
+	t.Setenv("LIBVDEPLUG", dir+"/libvdeplug.so.2")
+	l := rig.StartListen(t, dir+"/guests", "slirp://")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: dir + "/guests"}); err != nil {
+		t.Fatal(err)
+	}
+	l.WaitLine("^umlvde: UML: slirp://: link down: .*/libvdeplug.so.2: no such file or directory; trying again$", 5*time.Second)
+}
+
+// A listener replaces the socket of one that was killed, but not that of one
+// that is alive.
+func TestListenReplacesAStaleSocket(t *testing.T) {
+	path := rig.TempDir(t) + "/guests"
+	first := rig.StartListen(t, path, "null://")
+	out, err := exec.Command(rig.Umlvde(), "listen", path, "null://").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another program listens there") {
+		t.Errorf("a second listener: %v %s", err, out)
+	}
+	first.Signal(syscall.SIGKILL)
+	first.Wait(time.Second)
+	second := rig.Start(t, exec.Command(rig.Umlvde(), "listen", path, "null://"))
+	rig.Eventually(t, 5*time.Second, "the second one listens", func() bool {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil
+	})
+	second.Signal(syscall.SIGTERM)
+	second.Wait(time.Second)
+}
+
+// Workers come and go; their guardian keeps nothing of them.
+func TestGuardianLeaksNothing(t *testing.T) {
+	dir := rig.TempDir(t)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + dir + "/hub"})
+	g.WaitLine("link up", 5*time.Second)
+	before := rig.OpenFiles(t, g.Pid())
+	for range 20 {
+		for _, pid := range g.Children() {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g.WaitLine("link up again", 5*time.Second)
+	}
+	if after := rig.OpenFiles(t, g.Pid()); len(after) != len(before) {
+		t.Errorf("descriptors before: %v, after 20 workers: %v", before, after)
+	}
+	if n := len(g.Children()); n != 1 {
+		t.Errorf("%d workers", n)
+	}
+	end(t, g)
+}
+
 // The helper is quick, small and, while nothing happens, asleep.
 func TestIdleHelperSleeps(t *testing.T) {
 	start := time.Now()

@@ -233,6 +233,10 @@ func TestRun(t *testing.T) {
 		"vec3:transport=vde,mac=02:00:00:00:00:33,vnl=hub://"+hub+"[mode=0700],descr=the hub, of this test")
 	address(u, 15)
 	ping(u, 2)
+	// The program has become the kernel, so what a terminal sends reaches the guest as ever.
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", u.Proc.Pid())); err != nil || exe != rig.Kernel(t, "6.1") {
+		t.Errorf("run is %s, not the kernel: %v", exe, err)
+	}
 	u.Proc.WaitLine(regexp.QuoteMeta("UML vec0: slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400: link up"), 5*time.Second)
 	u.Must(bootTime, "ip link set vec3 up; ip link show vec3 | grep -q 02:00:00:00:00:33")
 	u.Proc.WaitLine(regexp.QuoteMeta("the hub, of this test: hub://"+hub+"[mode=0700]: link up"), 5*time.Second)
