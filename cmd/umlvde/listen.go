@@ -36,6 +36,7 @@ func listen(args []string, stdout io.Writer) error {
 	}
 	path := fs.Arg(0)
 	job.VNL, job.Group, job.Mode = uml.CleanVNL(fs.Arg(1)), end.group, uint32(end.mode)
+	job.Limit = uml.DefaultFrameLimit // for a guest that cannot be asked
 	fd, err := listenSeqpacket(path)
 	if err != nil {
 		return err
@@ -123,7 +124,7 @@ func serveListener(g *guard.Guardian, fd int, job guard.Job, limit func(pid int)
 				pidfd = -1 // the end of the socket must do
 			}
 		}
-		if err := g.Tend(guest, pidfd, job, nil); err != nil {
+		if err := g.Tend(guest, pidfd, job); err != nil {
 			_ = unix.Close(guest)
 		}
 	})

@@ -79,7 +79,7 @@ func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
 	if err := stopOnSignal(g); err != nil {
 		return err
 	}
-	if err := g.Tend(guest, pidfd, job, nil); err != nil {
+	if err := g.Tend(guest, pidfd, job); err != nil {
 		return err
 	}
 	return g.Run()

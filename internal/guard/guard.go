@@ -92,9 +92,9 @@ func (g *Guardian) Stop() {
 
 // Tend takes over the guest's socket and serves it until the guest closes its
 // end or the process behind pidfd (-1: none) ends. Both descriptors are the
-// link's from now on; job.Limit and the rest must be set. done is called at the end.
-func (g *Guardian) Tend(guest, pidfd int, job Job, done func()) error {
-	l := &Link{g: g, guest: guest, pidfd: pidfd, job: job, done: done, mode: watching}
+// link's from now on.
+func (g *Guardian) Tend(guest, pidfd int, job Job) error {
+	l := &Link{g: g, guest: guest, pidfd: pidfd, job: job, mode: watching}
 	if err := g.loop.add(guest, l.mode.events(), l.onGuest); err != nil {
 		return err
 	}
@@ -161,7 +161,6 @@ func (m mode) events() uint32 {
 type Link struct {
 	g     *Guardian
 	job   Job
-	done  func()
 	guest int // the guest's socket; nobody else in this process uses it
 	pidfd int // of the guest, or -1
 
@@ -361,9 +360,6 @@ func (l *Link) finishIfDone() {
 	l.g.ino.forget(l)
 	delete(l.g.links, l)
 	l.g.log.Info(l.job, fmt.Sprintf("guest to network %s; network to guest %s", &l.up, &l.down))
-	if l.done != nil {
-		l.done()
-	}
 }
 
 // start starts a worker.

@@ -124,7 +124,7 @@ func (w *worker) unwatch() {
 
 // onCtl reads what the worker says.
 func (w *worker) onCtl() {
-	for {
+	for range 16 { // more would be a worker out of its mind, which must not keep us here
 		text, err := recv(w.ctl, unix.MSG_DONTWAIT)
 		switch {
 		case err == unix.EAGAIN: //nolint:errorlint // a bare errno

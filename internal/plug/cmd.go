@@ -171,15 +171,15 @@ func (c *cmdPlug) Send(b *mmsg.Batch, count *relay.Counters) error {
 }
 
 // Close gives the command the end of its input and, if it does not take the
-// hint, SIGTERM and SIGKILL.
+// hint, SIGTERM and SIGKILL, to its children, too.
 func (c *cmdPlug) Close() error {
 	_, _ = unix.Close(c.w), unix.Close(c.r)
-	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		select {
 		case <-c.done:
 			return nil
 		case <-time.After(cmdGrace):
-			_ = c.cmd.Process.Signal(sig) // it may just have ended
+			_ = syscall.Kill(-c.cmd.Process.Pid, sig) // it may just have ended
 		}
 	}
 	<-c.done
