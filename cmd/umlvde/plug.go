@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,8 +61,21 @@ func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
 	if _, err := plug.NewSocket(guest); err != nil {
 		return fmt.Errorf("seqpacket://%d: %w", guest, err)
 	}
-	closeInherited(guest)
+	if vnl := plug.ParseVNL(job.VNL); vnl.Plugin == "seqpacket" {
+		fd, err := strconv.Atoi(vnl.Arg)
+		if err != nil {
+			return usagef("%s: %q is not the number of a descriptor", job.VNL, vnl.Arg)
+		}
+		if _, err := plug.NewSocket(fd); err != nil {
+			return fmt.Errorf("%s: %w", job.VNL, err)
+		}
+		job.Fd = fd
+	}
+	closeInherited(guest, job.Fd)
 	unix.CloseOnExec(guest)
+	if job.Fd > 0 {
+		unix.CloseOnExec(job.Fd)
+	}
 	job.Limit = uml.DefaultFrameLimit
 	parent := os.Getppid()
 	if limit, ok := uml.RunningLimit(parent, isHelperOf(job.VNL)); ok {
@@ -94,16 +108,16 @@ func isHelperOf(vnl string) func(uml.Spec) bool {
 }
 
 // closeInherited closes what UML has leaked to this process: every descriptor
-// but the standard ones and keep that survived the exec, such as files that the
-// guest has open over hostfs.
-func closeInherited(keep int) {
+// but the standard ones and those to keep that survived the exec, such as files
+// that the guest has open over hostfs.
+func closeInherited(keep ...int) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd < 3 || fd == keep {
+		if err != nil || fd < 3 || slices.Contains(keep, fd) {
 			continue
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {

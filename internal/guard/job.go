@@ -18,6 +18,7 @@ type Job struct {
 	Group string // that owns the data socket; "" means unchanged
 	Mode  uint32 // permissions of the data socket; 0 means 0700
 	Limit int    // the longest frame that the guest takes, bytes
+	Fd    int    // a descriptor that VNL, a seqpacket://, names; its number is the guardian's. 0: none
 }
 
 // The descriptors that a worker is born with.
@@ -25,6 +26,7 @@ const (
 	GuestFd = 3 // the guest's socket, shared with the guardian
 	CtlFd   = 4 // a SEQPACKET socket to the guardian
 	PageFd  = 5 // a memfd with the Page
+	NetFd   = 6 // Job.Fd, if there is one
 )
 
 // A worker is started as

@@ -78,9 +78,13 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 	fds = append(fds, memfd)
 	w.ctl, w.stderr, w.page = pair[0], pipe[0], page
 
+	files := []uintptr{l.g.null.Fd(), l.g.null.Fd(), uintptr(pipe[1]), uintptr(l.guest), uintptr(pair[1]), uintptr(memfd)}
+	if l.job.Fd > 0 {
+		files = append(files, uintptr(l.job.Fd)) // NetFd
+	}
 	w.pid, err = syscall.ForkExec(l.g.exe, []string{"umlvde", Command, l.job.VNL}, &syscall.ProcAttr{
 		Env:   os.Environ(),
-		Files: []uintptr{l.g.null.Fd(), l.g.null.Fd(), uintptr(pipe[1]), uintptr(l.guest), uintptr(pair[1]), uintptr(memfd)},
+		Files: files,
 		// Until it serves the guest, a worker has no reason to outlive us: see Line.Opened.
 		Sys: &syscall.SysProcAttr{PidFD: &w.pidfd, Pdeathsig: syscall.SIGKILL},
 	})

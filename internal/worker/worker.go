@@ -67,7 +67,11 @@ func Main() int {
 
 // open opens the job's plug; watch is what to wait for if it fails.
 func open(job guard.Job) (network plug.Plug, watch string, err error) {
-	vnl, err := plug.Resolve(job.VNL)
+	text := job.VNL
+	if job.Fd > 0 {
+		text = fmt.Sprintf("seqpacket://%d", guard.NetFd)
+	}
+	vnl, err := plug.Resolve(text)
 	if err != nil {
 		return nil, "", err
 	}
