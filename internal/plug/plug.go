@@ -113,6 +113,7 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	}
 	switch {
 	case t.path == bySocket && socketType(p.data) == t.sockType:
+		enlarge(p.data)
 		return &sockPlug{plugin: p}
 	case t.path == byTap && isBareTap(p.data):
 		return &tapPlug{p}

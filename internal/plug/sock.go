@@ -45,6 +45,18 @@ func (p *sockPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
 	}
 }
 
+// sendBuffer is how much our end of a socket may hold that the other end has not
+// read, in bytes: for a unix socket the sender's buffer is the queue. At the
+// default, 93 ordinary frames, a sender that is a batch ahead is one too far.
+const sendBuffer = 1 << 20
+
+// enlarge gives a socket a sendBuffer, or as much of it as the host allows.
+func enlarge(fd int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) // the default will do
+	}
+}
+
 // recvSocket is relay.Port's Recv for a socket.
 func recvSocket(fd int, b *mmsg.Batch, transient []unix.Errno) error {
 	errno := b.Recv(fd)
@@ -89,6 +101,7 @@ type Socket struct {
 func NewSocket(fd int) (*Socket, error) {
 	switch socketType(fd) {
 	case unix.SOCK_SEQPACKET:
+		enlarge(fd)
 		return &Socket{fd}, nil
 	case -1:
 		var st unix.Stat_t

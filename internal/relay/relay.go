@@ -78,6 +78,7 @@ var ErrStopped = errors.New("stopped")
 type Relay struct {
 	up, down direction
 	mon      Monitor
+	spin     spinner
 	stop     int  // eventfd
 	futile   int  // wake-ups of the network's port without a frame, in a row
 	hup      bool // the last poll found the network's port hung up
@@ -149,17 +150,22 @@ func (r *Relay) Run() error {
 			return lost
 		}
 		r.mon.Progress.Add(1)
-		if sent {
-			continue
-		}
 		if received {
 			r.futile = 0
+		}
+		if sent || received {
+			r.spin.active()
 			continue
 		}
 		if r.hup { // hung up, and all that was left has been read
 			return io.EOF
 		}
-		if err := r.wait(); err != nil {
+		if r.spin.again() {
+			continue
+		}
+		err := r.wait()
+		r.spin.slept()
+		if err != nil {
 			return err
 		}
 	}
