@@ -20,8 +20,10 @@ func TestGuestAndNetwork(t *testing.T) {
 		job   guard.Job
 	}{
 		{"--descr|UML|seqpacket://17|slirp://", 17, guard.Job{Descr: "UML", VNL: "slirp://"}},
-		{"--descr|UML|--port2|5|--mod2|0700|--group2|vde|seqpacket://17|/tmp/s", 17,
-			guard.Job{Descr: "UML", VNL: "/tmp/s", Port: 5, Mode: 0o700, Group: "vde"}},
+		{
+			"--descr|UML|--port2|5|--mod2|0700|--group2|vde|seqpacket://17|/tmp/s", 17,
+			guard.Job{Descr: "UML", VNL: "/tmp/s", Port: 5, Mode: 0o700, Group: "vde"},
+		},
 		{"--descr|UML vde_transport|--group2|g|--mod2|0700|seqpacket://17|", 17, // 6.1's eth0=vde
 			guard.Job{Descr: "UML vde_transport", Mode: 0o700, Group: "g"}},
 		{"--descr|UML|seqpacket://17", 17, guard.Job{Descr: "UML"}},

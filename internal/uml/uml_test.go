@@ -16,8 +16,10 @@ func TestParse(t *testing.T) {
 	}{
 		{"vec0:transport=vde,vnl=slirp://", []Option{{"transport", "vde"}, {"vnl", "slirp://"}}},
 		{"vec0:transport=vde,vnl=vxvde://239.1.2.3/ttl=2", []Option{{"transport", "vde"}, {"vnl", "vxvde://239.1.2.3/ttl=2"}}},
-		{"vec0:transport=vde,vnl=slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400",
-			[]Option{{"transport", "vde"}, {"vnl", "slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400"}}},
+		{
+			"vec0:transport=vde,vnl=slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400",
+			[]Option{{"transport", "vde"}, {"vnl", "slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400"}},
+		},
 		{"vec0:vnl=a,b,mtu=1400,transport=vde", []Option{{"vnl", "a,b"}, {"mtu", "1400"}, {"transport", "vde"}}},
 		{"vec0:transport=vde,vnl=a,mtux=1", []Option{{"transport", "vde"}, {"vnl", "a,mtux=1"}}},
 		{"vec0:transport=vde,vnl=slirp:///addr%3D10.7.0.2", []Option{{"transport", "vde"}, {"vnl", "slirp:///addr%3D10.7.0.2"}}},
@@ -32,7 +34,12 @@ func TestParse(t *testing.T) {
 		{"vec0:transport=vde,vnl=,mtu=1400", []Option{{"transport", "vde"}, {"vnl", ""}, {"mtu", "1400"}}},
 		{"vec0:transport=vde", []Option{{"transport", "vde"}}},
 		{"vec12:transport=tap,ifname=tap0", []Option{{"transport", "tap"}, {"ifname", "tap0"}}},
-		{"mem=128M", nil}, {"vec", nil}, {"vec0", nil}, {"vec:transport=vde", nil}, {"vecx:transport=vde", nil}, {"", nil},
+		{"mem=128M", nil},
+		{"vec", nil},
+		{"vec0", nil},
+		{"vec:transport=vde", nil},
+		{"vecx:transport=vde", nil},
+		{"", nil},
 	} {
 		spec, ok, err := Parse(tc.arg)
 		if err != nil || ok != (tc.options != nil) || !reflect.DeepEqual(spec.Options, tc.options) {

@@ -1,0 +1,570 @@
+package relay_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/plug"
+	"github.com/umlvde/umlvde/internal/relay"
+	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/internal/vdetest"
+	"golang.org/x/sys/unix"
+)
+
+const soon = 10 * time.Second
+
+// far is the end of a socket whose other end is a port of the relay.
+type far struct {
+	t  testing.TB
+	fd int
+}
+
+// port returns a real port, on a socket, and its far end.
+func port(t testing.TB) (relay.Port, far) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(p[0]) })
+	f := far{t, p[1]}
+	t.Cleanup(func() { unix.Close(f.fd) })
+	s, err := plug.NewSocket(p[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, f
+}
+
+func (f far) send(frame []byte) {
+	f.t.Helper()
+	if err := unix.Sendto(f.fd, frame, unix.MSG_NOSIGNAL, nil); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f far) recv() []byte {
+	f.t.Helper()
+	p := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, int(soon.Milliseconds())); n != 1 {
+		f.t.Fatalf("no frame came: %v", err)
+	}
+	buf := make([]byte, 70000)
+	n, err := unix.Read(f.fd, buf)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// hangUp tells the port that its other side has ended.
+func (f far) hangUp() {
+	f.t.Helper()
+	if err := unix.Shutdown(f.fd, unix.SHUT_RDWR); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// running is a relay at work.
+type running struct {
+	*relay.Relay // its Run is running
+	up, down     relay.Counters
+	progress     atomic.Uint64
+	busy         atomic.Uint32
+	done         chan error
+}
+
+// limits are the longest frames that go up and down.
+const upLimit, downLimit = 9000, 1514
+
+func start(t testing.TB, guest, network relay.Port) *running {
+	t.Helper()
+	r := &running{done: make(chan error, 1)}
+	var err error
+	r.Relay, err = relay.New(guest, network, upLimit, downLimit, &r.up, &r.down,
+		relay.Monitor{Progress: &r.progress, Busy: &r.busy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.busy.Store(1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.done <- r.Run()
+	}()
+	t.Cleanup(func() {
+		r.Stop()
+		<-ended
+		r.Close()
+		balanced(t, "up", &r.up)
+		balanced(t, "down", &r.down)
+	})
+	return r
+}
+
+// end waits for the end of Run.
+func (r *running) end(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-r.done:
+		return err
+	case <-time.After(soon):
+		t.Fatal("the relay does not end")
+		return nil
+	}
+}
+
+// asleep waits until the relay has nothing to do.
+func (r *running) asleep(t testing.TB) {
+	t.Helper()
+	rig.Eventually(t, soon, "the relay sleeps", func() bool { return r.busy.Load() == 0 })
+}
+
+func balanced(t testing.TB, way string, c *relay.Counters) {
+	t.Helper()
+	if n := c.Totals(); n.In != n.Out+n.Dropped() {
+		t.Errorf("%s: %d frames in, %v", way, n.In, n.String())
+	}
+}
+
+func drops(t *testing.T, what string, c *relay.Counters, want map[relay.Reason]uint64) {
+	t.Helper()
+	got := c.Totals().Drops
+	for i := range got {
+		if got[i] != want[relay.Reason(i)] {
+			t.Errorf("%s: dropped %d as %v, want %d", what, got[i], relay.Reason(i), want[relay.Reason(i)])
+		}
+	}
+}
+
+func TestBothWays(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	for i := range uint32(300) {
+		size := 18 + int(i)*4
+		uml.send(rig.Frame(size, i))
+		net.send(rig.Frame(size, i+1000))
+		if f := net.recv(); len(f) != size || rig.Number(f) != i {
+			t.Fatalf("frame %d of %d bytes went up as %d of %d", i, size, rig.Number(f), len(f))
+		}
+		if f := uml.recv(); len(f) != size || rig.Number(f) != i+1000 {
+			t.Fatalf("frame %d of %d bytes came down as %d of %d", i+1000, size, rig.Number(f), len(f))
+		}
+	}
+	r.asleep(t)
+	for way, c := range map[string]*relay.Counters{"up": &r.up, "down": &r.down} {
+		if n := c.Totals(); n.In != 300 || n.Out != 300 || n.Dropped() != 0 || n.Bytes != 300*18+4*299*300/2 {
+			t.Errorf("%s: counted %v", way, n.String())
+		}
+	}
+}
+
+// TestSizes sends frames that must not pass.
+func TestSizes(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	for _, n := range []int{1, 8, 13, 14, upLimit, upLimit + 1, 65000, 66000, 60} {
+		uml.send(make([]byte, n))
+	}
+	for _, want := range []int{14, upLimit, 60} {
+		if f := net.recv(); len(f) != want {
+			t.Errorf("up came %d bytes, want %d", len(f), want)
+		}
+	}
+	for _, n := range []int{13, 14, downLimit, downLimit + 1, 9000, 60} {
+		net.send(make([]byte, n))
+	}
+	for _, want := range []int{14, downLimit, 60} {
+		if f := uml.recv(); len(f) != want {
+			t.Errorf("down came %d bytes, want %d", len(f), want)
+		}
+	}
+	r.asleep(t)
+	drops(t, "up", &r.up, map[relay.Reason]uint64{relay.Runt: 3, relay.Giant: 3})
+	drops(t, "down", &r.down, map[relay.Reason]uint64{relay.Runt: 1, relay.Giant: 2})
+}
+
+// TestFullNetwork has a network that takes nothing. The guest must not notice.
+func TestFullNetwork(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	const n = 5000
+	for i := range uint32(n) {
+		uml.send(rig.Frame(1514, i)) // blocks if the relay does not read
+	}
+	rig.Eventually(t, soon, "the relay has read all", func() bool { return r.up.In.Load() == n })
+	r.asleep(t)
+	if r.up.Drops[relay.Full].Load() == 0 {
+		t.Error("nothing was dropped")
+	}
+	net.send(rig.Frame(60, 1)) // the other way is open
+	uml.recv()
+	last := uint32(0)
+	for got := uint64(0); last != n-1; got++ {
+		f := net.recv()
+		if got > 0 && rig.Number(f) <= last {
+			t.Fatalf("frame %d after %d", rig.Number(f), last)
+		}
+		last = rig.Number(f) // and the newest is among those that were kept
+	}
+	r.asleep(t)
+	balanced(t, "up", &r.up)
+}
+
+// TestFullGuest has a guest that does not read: the network is held back, and
+// nothing is lost.
+func TestFullGuest(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	if err := unix.SetNonblock(net.fd, true); err != nil {
+		t.Fatal(err)
+	}
+	sent := uint32(0)
+	for {
+		err := unix.Sendto(net.fd, rig.Frame(1514, sent), unix.MSG_NOSIGNAL, nil)
+		if errors.Is(err, unix.EAGAIN) {
+			if r.busy.Load() == 0 {
+				break
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	uml.send(rig.Frame(60, 7)) // the other way is open
+	if rig.Number(net.recv()) != 7 {
+		t.Error("not the frame that was sent")
+	}
+	for i := range sent {
+		if n := rig.Number(uml.recv()); n != i {
+			t.Fatalf("frame %d came as %d", n, i)
+		}
+	}
+	r.asleep(t)
+	if n := r.down.Totals(); n.Out != uint64(sent) || n.Dropped() != 0 {
+		t.Errorf("counted %v", n.String())
+	}
+}
+
+func TestEnds(t *testing.T) {
+	t.Run("guest", func(t *testing.T) {
+		guest, uml := port(t)
+		network, net := port(t)
+		r := start(t, guest, network)
+		uml.send(rig.Frame(60, 1))
+		uml.hangUp()
+		if err := r.end(t); !errors.Is(err, relay.ErrGuestGone) {
+			t.Error(err)
+		}
+		if rig.Number(net.recv()) != 1 {
+			t.Error("its last frame was lost")
+		}
+	})
+	t.Run("network", func(t *testing.T) {
+		guest, uml := port(t)
+		network, net := port(t)
+		r := start(t, guest, network)
+		net.send(rig.Frame(60, 1))
+		net.hangUp()
+		if err := r.end(t); !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+		if rig.Number(uml.recv()) != 1 {
+			t.Error("its last frame was lost")
+		}
+	})
+	t.Run("stop", func(t *testing.T) {
+		guest, _ := port(t)
+		network, _ := port(t)
+		r := start(t, guest, network)
+		r.asleep(t)
+		r.Stop()
+		if err := r.end(t); !errors.Is(err, relay.ErrStopped) {
+			t.Error(err)
+		}
+	})
+}
+
+// fake is a network that fails on purpose. Its descriptor is readable as long as
+// it has frames, or pretends to.
+type fake struct {
+	event   int // eventfd
+	inbox   [][]byte
+	recv    error // after the inbox
+	send    func(b *mmsg.Batch, c *relay.Counters) error
+	unsent  atomic.Bool
+	check   error
+	ctl     int
+	pumps   bool
+	recvs   atomic.Int64
+	perCall int
+}
+
+func newFake(t testing.TB) *fake {
+	t.Helper()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return &fake{event: fd, ctl: -1, perCall: mmsg.Max, recv: unix.EAGAIN}
+}
+
+func signal(t testing.TB, fd int) {
+	t.Helper()
+	if _, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fake) Recv(b *mmsg.Batch) error {
+	f.recvs.Add(1)
+	b.Clear()
+	for len(f.inbox) > 0 && b.Len() < f.perCall {
+		if frame := f.inbox[0]; !b.Append(frame) { // too long for a batch: it only says so
+			b.Tail()
+			b.Extend(len(frame))
+		}
+		f.inbox = f.inbox[1:]
+	}
+	if b.Len() > 0 {
+		return nil
+	}
+	return f.recv
+}
+
+func (f *fake) Send(b *mmsg.Batch, c *relay.Counters) error {
+	if f.send != nil {
+		return f.send(b, c)
+	}
+	c.Sent(b.Len(), b.Bytes(b.Len()))
+	b.Clear()
+	return nil
+}
+
+func (f *fake) Unsent() bool         { return f.unsent.Load() }
+func (f *fake) Fds() (r, w, ctl int) { return f.event, f.event, f.ctl }
+func (f *fake) Check() error         { return f.check }
+func (f *fake) Pumps() bool          { return f.pumps }
+
+func TestRefused(t *testing.T) {
+	guest, uml := port(t)
+	network := newFake(t)
+	network.send = func(b *mmsg.Batch, c *relay.Counters) error {
+		c.Dropped(relay.Refused, b.Len())
+		b.Clear()
+		return nil
+	}
+	r := start(t, guest, network)
+	uml.send(rig.Frame(60, 1))
+	rig.Eventually(t, soon, "the frame is dropped", func() bool { return r.up.Drops[relay.Refused].Load() == 1 })
+	drops(t, "up", &r.up, map[relay.Reason]uint64{relay.Refused: 1})
+}
+
+func TestErrors(t *testing.T) {
+	broken := errors.New("broken")
+	guest, _ := port(t)
+	network := newFake(t)
+	network.recv = broken
+	if err := start(t, guest, network).end(t); !errors.Is(err, broken) {
+		t.Errorf("Recv: %v", err)
+	}
+	guest, uml := port(t)
+	network = newFake(t)
+	network.send = func(*mmsg.Batch, *relay.Counters) error { return broken }
+	r := start(t, guest, network)
+	uml.send(rig.Frame(60, 1))
+	if err := r.end(t); !errors.Is(err, broken) {
+		t.Errorf("Send: %v", err)
+	}
+	drops(t, "what was in hand", &r.up, map[relay.Reason]uint64{relay.Closing: 1})
+
+	guest, _ = port(t)
+	network = newFake(t)
+	ctl := newFake(t)
+	network.ctl, network.check = ctl.event, io.EOF
+	r = start(t, guest, network)
+	r.asleep(t)
+	signal(t, ctl.event)
+	if err := r.end(t); !errors.Is(err, io.EOF) {
+		t.Errorf("Check: %v", err)
+	}
+}
+
+// TestPump has a network that works for others in Recv, which must be called
+// although the guest does not read.
+func TestPump(t *testing.T) {
+	guest, uml := port(t)
+	network := newFake(t)
+	network.pumps = true
+	const n = 2000
+	for i := range uint32(n) {
+		network.inbox = append(network.inbox, rig.Frame(1514, i))
+	}
+	signal(t, network.event) // readable for ever
+	r := start(t, guest, network)
+	rig.Eventually(t, soon, "all is pumped", func() bool { return r.down.In.Load() == n })
+	for range r.down.Out.Load() {
+		uml.recv()
+	}
+	if r.down.Drops[relay.Full].Load() == 0 {
+		t.Error("nothing was dropped")
+	}
+}
+
+// TestFutile has a network that is always readable and has nothing: the relay
+// must not spin.
+func TestFutile(t *testing.T) {
+	guest, uml := port(t)
+	network := newFake(t)
+	signal(t, network.event)
+	r := start(t, guest, network)
+	rig.Eventually(t, soon, "the relay has lost its patience", func() bool { return network.recvs.Load() > 70 })
+	before, began := network.recvs.Load(), time.Now()
+	for range 100 { // the guest is served as before
+		uml.send(rig.Frame(60, 1))
+		rig.Eventually(t, soon, "the frame goes up", func() bool { return r.up.In.Load() == r.up.Out.Load() && r.up.In.Load() > 0 })
+	}
+	rate := float64(network.recvs.Load()-before) / (time.Since(began).Seconds() + 1e-9)
+	if t.Logf("%.0f calls a second", rate); network.recvs.Load()-before > 1000 && rate > 100000 {
+		t.Error("it spins")
+	}
+}
+
+// TestUnsent has a network that keeps the end of a frame to itself until it is
+// asked again.
+func TestUnsent(t *testing.T) {
+	guest, uml := port(t)
+	network := newFake(t)
+	var calls atomic.Int32
+	network.send = func(b *mmsg.Batch, c *relay.Counters) error {
+		if calls.Add(1) == 1 {
+			c.Sent(b.Len(), b.Bytes(b.Len()))
+			b.Clear()
+			network.unsent.Store(true)
+			return unix.EAGAIN
+		}
+		if b.Len() != 0 {
+			t.Errorf("asked for the rest of a frame with %d others", b.Len())
+		}
+		network.unsent.Store(false)
+		return nil
+	}
+	r := start(t, guest, network)
+	uml.send(rig.Frame(60, 1))
+	rig.Eventually(t, soon, "the rest is sent", func() bool { return calls.Load() >= 2 && !network.unsent.Load() })
+	r.asleep(t)
+}
+
+// TestIdle sees that a relay without work does not wake up.
+func TestIdle(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	uml.send(rig.Frame(60, 1))
+	net.recv()
+	r.asleep(t)
+	before := r.progress.Load()
+	<-time.After(100 * time.Millisecond)
+	if n := r.progress.Load() - before; n != 0 {
+		t.Errorf("%d rounds while there was nothing to do", n)
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	start(t, guest, network)
+	frame, buf := rig.Frame(1514, 1), make([]byte, 2000)
+	if n := testing.AllocsPerRun(1000, func() {
+		_, _ = unix.Write(uml.fd, frame)
+		_, _ = unix.Write(net.fd, frame)
+		_, _ = unix.Read(net.fd, buf)
+		_, _ = unix.Read(uml.fd, buf)
+	}); n != 0 {
+		t.Errorf("%v allocations a frame", n)
+	}
+}
+
+func TestTotals(t *testing.T) {
+	var c relay.Counters
+	c.In.Add(123)
+	c.Sent(120, 9800)
+	c.Sent(0, 0)
+	c.Dropped(relay.Full, 2)
+	c.Dropped(relay.Runt, 1)
+	c.Dropped(relay.Giant, 0)
+	sum := c.Totals()
+	if got := sum.String(); got != "120 frames (9.8 kB), 3 dropped (1 runt, 2 full)" {
+		t.Error(got)
+	}
+	sum.Add(c.Totals())
+	if sum.In != 246 || sum.Out != 240 || sum.Bytes != 19600 || sum.Dropped() != 6 {
+		t.Errorf("the sum is %+v", sum)
+	}
+	for _, n := range []struct {
+		bytes uint64
+		want  string
+	}{{0, "0 B"}, {999, "999 B"}, {1e3, "1.0 kB"}, {1.5e6, "1.5 MB"}, {2e9, "2.0 GB"}} {
+		u := relay.Totals{Bytes: n.bytes}
+		if got := u.String(); !strings.Contains(got, "("+n.want+"), 0 dropped") || strings.HasSuffix(got, ")") {
+			t.Errorf("%d bytes: %s", n.bytes, got)
+		}
+	}
+}
+
+// FuzzRelay lets a network send frames of any sizes, in batches of any size, and
+// lets the guest's end be as slow as it may be.
+func FuzzRelay(f *testing.F) {
+	f.Add([]byte{0, 0, 13, 0, 14, 0, 60, 5, 234, 5, 235, 35, 40, 255, 255}, uint8(3))
+	f.Add([]byte{}, uint8(0))
+	f.Add(slices.Repeat([]byte{5, 0}, 500), uint8(255))
+	zeros := make([]byte, mmsg.FrameCap+500)
+	f.Fuzz(func(t *testing.T, sizes []byte, perCall uint8) {
+		guest, uml := port(t)
+		network := newFake(t)
+		network.perCall = 1 + int(perCall)%mmsg.Max
+		var want []int
+		for ; len(sizes) >= 2; sizes = sizes[2:] {
+			n := int(sizes[0])<<8 | int(sizes[1])
+			if n%16 == 0 {
+				n += 500 // beyond what fits, now and then
+			}
+			network.inbox = append(network.inbox, zeros[:n])
+			if n >= relay.MinFrame && n <= downLimit {
+				want = append(want, n)
+			}
+		}
+		in := uint64(len(network.inbox))
+		network.recv = io.EOF
+		r := start(t, guest, network)
+		var got []int
+		for range want {
+			got = append(got, len(uml.recv()))
+		}
+		if err := r.end(t); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("sizes %v came as %v", want, got)
+		}
+		if n := r.down.Totals(); n.In != in || n.Out != uint64(len(want)) {
+			t.Errorf("%d frames, of which %d are good: counted %d in, %v", in, len(want), n.In, n.String())
+		}
+	})
+}
+
+func TestMain(m *testing.M) { os.Exit(vdetest.Main(m)) }

@@ -1,0 +1,379 @@
+package libvdeplug
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/plug"
+	"github.com/umlvde/umlvde/internal/relay"
+	"golang.org/x/sys/unix"
+)
+
+// Options are the particulars of [Open]. A nil *Options and the zero value are
+// good.
+type Options struct {
+	Descr   string      // shown in a switch's list of ports; "" means the program's name
+	Port    int         // port of a switch; 0 means any
+	Group   string      // group that may use the data socket; "" means no change
+	Mode    fs.FileMode // permission bits of the data socket; 0 means 0700
+	Library string      // file of the C library; "" means $LIBVDEPLUG, or else the host's
+}
+
+// Conn is a plug in a virtual network: a [net.Conn] that carries whole Ethernet
+// frames, without checksum, of [MinFrameSize] bytes and more. Make one with
+// [Open] and end it with [Conn.Close].
+//
+// All methods may be called at any time from any goroutine. Reads take turns in
+// the order in which they were called, and so do writes; a read does not wait
+// for a write. Blocked calls cost no operating system thread. No buffer of the
+// caller's is kept or used after a call has returned.
+//
+// Deadlines and Close end calls that wait, for frames, for room or for their
+// turn. What nothing can end is a call that a plugin does not return from. None
+// of Debian's plugins keeps a read or write for long in the way they are used
+// here; vde_send of an unknown one may, for ever.
+//
+// A Conn that hosts a network for others (hub://, switch://, multi://,
+// bonding://) passes their frames on, and lets new ones in, only while a Read
+// or ReadBatch is being called: such is the C library. Keep one goroutine
+// reading.
+type Conn struct {
+	vnl    string
+	plug   plug.Plug
+	limit  int // the longest frame to send, bytes
+	rd, wr half
+	inside lock          // held in the plug, if it cannot receive and send at a time; else nil
+	done   chan struct{} // closed by Close
+	close  func() error
+}
+
+// half is one direction of a Conn.
+type half struct {
+	op       string // for errors
+	turn     lock   // held through a call, so that it is the only one
+	deadline deadline
+	count    relay.Counters
+
+	// These belong to whoever holds turn.
+	batch  *mmsg.Batch // frames that were received and not read, or are being sent
+	end    error       // what has ended this direction
+	futile int         // times in a row that the plug was ready and then was not
+
+	mu    sync.Mutex
+	poll  *poller   // guarded by mu; stays once it is there
+	until time.Time // the deadline; guarded by mu
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// Open plugs into the network that vnl names; "" means the user's default
+// network, ~/.vdeplug/default, or the host's default switch.
+//
+// It blocks as long as the plugin does: looking up a name, or waiting for
+// a switch that is stopped or has no free port, which may be for ever. Use
+// [OpenContext] to limit that. It runs on the calling thread, so a goroutine
+// that is locked to a thread in another network namespace opens a tap there.
+//
+// Errors are of type *[OpError]. errors.Is tells [fs.ErrNotExist] (no library,
+// plugin, switch or device), [fs.ErrPermission], syscall.EBUSY (a tap in use),
+// syscall.ECONNREFUSED (a switch that has died); errors.As tells a
+// [*PluginError].
+func Open(vnl string, o *Options) (*Conn, error) {
+	p, text, err := open(vnl, o)
+	if err != nil {
+		return nil, openError(vnl, err)
+	}
+	c, err := newConn(p, text)
+	if err != nil {
+		_ = p.Close() // the error in hand came first
+		return nil, openError(vnl, err)
+	}
+	return c, nil
+}
+
+// OpenContext is [Open] that gives up when ctx ends, with ctx.Err. C cannot be
+// interrupted: a goroutine stays until the plugin returns, and unplugs then. It
+// runs on another thread than the caller's if ctx can end.
+func OpenContext(ctx context.Context, vnl string, o *Options) (*Conn, error) {
+	if ctx.Done() == nil {
+		return Open(vnl, o)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, openError(vnl, err)
+	}
+	type result struct {
+		c   *Conn
+		err error
+	}
+	opened := make(chan result)
+	go func() {
+		c, err := Open(vnl, o)
+		select {
+		case opened <- result{c, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = c.Close() // nobody is there to be told
+			}
+		}
+	}()
+	select {
+	case r := <-opened:
+		return r.c, r.err
+	case <-ctx.Done():
+		return nil, openError(vnl, ctx.Err())
+	}
+}
+
+// open opens a plug and returns the text of the VNL that it found.
+func open(vnl string, o *Options) (plug.Plug, string, error) {
+	v, err := plug.Resolve(vnl)
+	if err != nil {
+		return nil, "", err
+	}
+	var opts plug.Options
+	if o != nil {
+		opts = plug.Options(*o)
+	}
+	if opts.Descr == "" {
+		opts.Descr = filepath.Base(os.Args[0])
+	}
+	p, err := plug.Open(v, opts)
+	return p, v.Text, err
+}
+
+func newConn(p plug.Plug, vnl string) (*Conn, error) {
+	c := &Conn{
+		vnl:   vnl,
+		plug:  p,
+		limit: mmsg.FrameCap,
+		rd:    half{op: "read", turn: newLock(), deadline: newDeadline()},
+		wr:    half{op: "write", turn: newLock(), deadline: newDeadline()},
+		done:  make(chan struct{}),
+	}
+	c.close = sync.OnceValue(c.shut)
+	if m := p.MaxFrame(); m > 0 {
+		c.limit = m
+	}
+	if !p.Parallel() {
+		c.inside = newLock()
+	}
+	var err error
+	r, _, ctl := p.Fds()
+	c.rd.poll, err = newPoller(r, unix.EPOLLIN, ctl, true)
+	return c, err
+}
+
+// Read waits for a frame, copies it to b and returns its length in bytes. One
+// that is longer than b is lost, and the error is [io.ErrShortBuffer]; a buffer
+// of [MaxFrameSize] bytes is long enough for all ordinary networks. If b is
+// empty, Read returns 0 and takes no frame.
+//
+// The error is a bare [io.EOF] once the network has ended (a switch that exits,
+// a command, the other end of a socket) and all that came before has been read,
+// [net.ErrClosed] after Close and [os.ErrDeadlineExceeded] after the deadline,
+// both in an *[OpError].
+func (c *Conn) Read(b []byte) (n int, err error) {
+	if len(b) == 0 {
+		return c.ReadBatch(nil, nil)
+	}
+	bufs, size := [1][]byte{b}, [1]int{}
+	_, err = c.ReadBatch(bufs[:], size[:])
+	return size[0], err
+}
+
+// ReadBatch waits for a frame and then takes those that are at hand: it returns
+// the number of frames, with frame i in bufs[i] and its length in bytes in
+// sizes[i]. It fills no more than bufs and sizes both have room for, and 64 at
+// most. If n > 0, err is nil; the errors are those of [Conn.Read], of which
+// [io.ErrShortBuffer] is about bufs[0].
+//
+// It does not allocate memory, except once for its Conn.
+func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
+	h := &c.rd
+	if err := c.begin(h); err != nil {
+		return 0, c.fail(h.op, err)
+	}
+	defer h.turn.unlock()
+	bufs = bufs[:min(len(bufs), len(sizes))]
+	if len(bufs) == 0 {
+		return 0, nil
+	}
+	if err := c.fill(); err != nil {
+		return 0, c.fail(h.op, err)
+	}
+	for n < min(len(bufs), h.batch.Len()) {
+		frame := h.batch.Frame(n)
+		if len(frame) > len(bufs[n]) {
+			break
+		}
+		sizes[n] = copy(bufs[n], frame)
+		n++
+	}
+	if n == 0 {
+		h.batch.Drop(1)
+		h.count.Dropped(relay.Giant, 1)
+		return 0, c.fail(h.op, io.ErrShortBuffer)
+	}
+	h.count.Sent(n, h.batch.Bytes(n))
+	h.batch.Drop(n)
+	return n, nil
+}
+
+// Write sends one frame, waiting for room if need be, and returns its length in
+// bytes, or 0 and an error. A frame of fewer than [MinFrameSize] bytes, or of
+// more than the network can carry, is refused with [ErrFrameSize].
+//
+// As on a cable, nil does not mean that a frame has arrived. One that the network
+// turns down while it goes on (an interface that is down, a peer that is not
+// there, a datagram that is too long) is counted as dropped in [Stats].
+//
+// The other errors are [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
+// the deadline and syscall.EPIPE once the network has ended.
+func (c *Conn) Write(frame []byte) (n int, err error) {
+	frames := [1][]byte{frame}
+	if n, err = c.WriteBatch(frames[:]); n == 1 {
+		n = len(frame)
+	}
+	return n, err
+}
+
+// WriteBatch sends frames in their order. It returns how many of them were sent;
+// if err is not nil, it is about the next one, and as in [Conn.Write]. The
+// frames of one call are not mixed with those of others.
+//
+// It does not allocate memory, except once for its Conn and once more when the
+// network is first out of room.
+func (c *Conn) WriteBatch(frames [][]byte) (n int, err error) {
+	h := &c.wr
+	if err := c.begin(h); err != nil {
+		return 0, c.fail(h.op, err)
+	}
+	defer h.turn.unlock()
+	for n < len(frames) {
+		count, err := c.gather(frames[n:])
+		if err == nil {
+			err = c.flush()
+			n += count - h.batch.Len()
+			h.batch.Clear() // what is left is the caller's again
+		}
+		if err != nil {
+			return n, c.fail(h.op, err)
+		}
+	}
+	return n, nil
+}
+
+// Close unplugs. Calls in progress return [net.ErrClosed]. It waits for the plugin
+// to give up what it holds, so that a tap or an address can be used again, but not
+// longer than 50 ms: whatever takes more time, like a command that does not end or
+// a call that the plugin keeps, is left to a goroutine. Calling Close again returns
+// the same result.
+func (c *Conn) Close() error { return c.close() }
+
+// closeWait is how long Close waits for the plugin.
+const closeWait = 50 * time.Millisecond
+
+// shut is Close's only run.
+func (c *Conn) shut() error {
+	close(c.done)
+	for _, h := range []*half{&c.rd, &c.wr} {
+		h.mu.Lock()
+		if h.poll != nil {
+			_ = h.poll.file.Close() // wakes who waits; nothing depends on its result
+		}
+		h.mu.Unlock()
+	}
+	closed := make(chan error, 1)
+	go func() {
+		for _, h := range []*half{&c.rd, &c.wr} {
+			h.turn <- struct{}{} // nobody is in the plug, or ever will be
+			if h.batch != nil {
+				h.batch.Free()
+			}
+			h.deadline.set(time.Time{})
+		}
+		closed <- c.plug.Close()
+	}()
+	wait := time.NewTimer(closeWait)
+	defer wait.Stop()
+	select {
+	case err := <-closed:
+		return c.fail("close", err)
+	case <-wait.C:
+		return nil
+	}
+}
+
+// LocalAddr returns the network: its Network() is "vde", its String() the VNL.
+func (c *Conn) LocalAddr() net.Addr { return addr(c.vnl) }
+
+// RemoteAddr returns the same as LocalAddr.
+func (c *Conn) RemoteAddr() net.Addr { return addr(c.vnl) }
+
+type addr string
+
+func (a addr) Network() string { return "vde" }
+func (a addr) String() string  { return string(a) }
+
+// SetDeadline sets both deadlines, as in [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline makes reads fail from time t on, those that wait already and
+// also where frames are at hand. The zero time means never.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
+
+// SetWriteDeadline makes writes fail from time t on, as [Conn.SetReadDeadline].
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr, t) }
+
+func (c *Conn) setDeadline(h *half, t time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if isClosed(c.done) {
+		return c.fail("set deadline", net.ErrClosed)
+	}
+	h.until = t
+	h.deadline.set(t)
+	if h.poll == nil {
+		return nil
+	}
+	return c.fail("set deadline", h.poll.file.SetReadDeadline(t))
+}
+
+// Stats counts what a [Conn] has carried.
+type Stats struct {
+	RxFrames uint64 // frames that reads have returned
+	RxBytes  uint64 // their bytes
+	RxDrops  uint64 // frames too short or too long, and those that were lost to io.ErrShortBuffer
+	TxFrames uint64 // frames that the network took
+	TxBytes  uint64 // their bytes
+	TxDrops  uint64 // frames that the network turned down
+}
+
+// Stats returns the counts so far, also after Close.
+func (c *Conn) Stats() Stats {
+	rd, wr := c.rd.count.Totals(), c.wr.count.Totals()
+	return Stats{
+		RxFrames: rd.Out, RxBytes: rd.Bytes, RxDrops: rd.Dropped(),
+		TxFrames: wr.Out, TxBytes: wr.Bytes, TxDrops: wr.Dropped(),
+	}
+}
+
+// fail is the way of an error to the caller.
+func (c *Conn) fail(op string, err error) error {
+	if err == nil || err == io.EOF { //nolint:errorlint // bare, as io.Reader demands
+		return err
+	}
+	return &OpError{Op: op, VNL: c.vnl, Err: err}
+}

@@ -1,0 +1,206 @@
+package libvdeplug
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/relay"
+	"golang.org/x/sys/unix"
+)
+
+// begin waits for the caller's turn in one direction and looks whether there is
+// still something to be done.
+func (c *Conn) begin(h *half) (err error) {
+	if err = c.acquire(h, h.turn); err != nil {
+		return err
+	}
+	if err = c.over(h); err == nil && h.batch == nil {
+		h.batch, err = mmsg.NewBatch()
+	}
+	if err != nil {
+		h.turn.unlock()
+	}
+	return err
+}
+
+// acquire takes a lock, unless Close or the deadline of h comes first.
+func (c *Conn) acquire(h *half, l lock) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-c.done:
+		return net.ErrClosed
+	case <-h.deadline.passed():
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// over reports why a call must not go on.
+func (c *Conn) over(h *half) error {
+	switch {
+	case isClosed(c.done):
+		return net.ErrClosed
+	case isClosed(h.deadline.passed()):
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// enter is for a call into the plug; leave ends it.
+func (c *Conn) enter(h *half) error {
+	if err := c.over(h); err != nil || c.inside == nil {
+		return err
+	}
+	return c.acquire(h, c.inside)
+}
+
+func (c *Conn) leave() {
+	if c.inside != nil {
+		c.inside.unlock()
+	}
+}
+
+// fill waits until there is a frame to read.
+func (c *Conn) fill() error {
+	h := &c.rd
+	var last error // why nothing will follow what is there now
+	for h.batch.Len() == 0 {
+		if h.end != nil {
+			return h.end
+		}
+		if err := c.enter(h); err != nil {
+			return err
+		}
+		err := c.plug.Recv(h.batch)
+		c.leave()
+		switch {
+		case err == nil:
+			h.futile = 0
+			runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
+			h.count.Dropped(relay.Runt, runts)
+			h.count.Dropped(relay.Giant, giants)
+			continue
+		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
+			last = err
+		case last == nil:
+			if err := c.wait(h, h.poll); err != nil {
+				return err
+			}
+			if h.poll.news {
+				last = c.plug.Check()
+			}
+			if last == nil && h.poll.hungUp {
+				last = io.EOF
+			}
+			continue
+		}
+		h.batch.Clear()
+		if h.end = last; errors.Is(last, io.EOF) {
+			h.end = io.EOF
+		}
+	}
+	return nil
+}
+
+// gather copies frames to the batch, as many as it holds, and counts them. The
+// error is about the first of them.
+func (c *Conn) gather(frames [][]byte) (n int, err error) {
+	for _, f := range frames {
+		if len(f) < MinFrameSize || len(f) > c.limit {
+			if n == 0 {
+				err = ErrFrameSize
+			}
+			break
+		}
+		if !c.wr.batch.Append(f) {
+			break
+		}
+		n++
+	}
+	return n, err
+}
+
+// flush sends the batch, waiting for room. What it could not send stays there;
+// if that is nothing in spite of an error, a command has read a part of the last
+// frame, and the next write will give it the rest.
+func (c *Conn) flush() error {
+	h := &c.wr
+	for h.end == nil {
+		if err := c.enter(h); err != nil {
+			return err
+		}
+		err := c.plug.Send(h.batch, &h.count)
+		c.leave()
+		switch {
+		case err == nil:
+			h.futile = 0
+			return nil
+		case errors.Is(err, io.EOF):
+			h.end = unix.EPIPE
+		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
+			h.end = err
+		default:
+			p, err := c.writePoller()
+			if err == nil {
+				err = c.wait(h, p)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return h.end
+}
+
+// writePoller makes the poller for writes at its first use. The descriptor is
+// watched only while a write waits: a socket says each time somebody reads from
+// it that it is writable.
+func (c *Conn) writePoller() (*poller, error) {
+	h := &c.wr
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.poll != nil || isClosed(c.done) {
+		return h.poll, c.over(h)
+	}
+	_, w, _ := c.plug.Fds()
+	p, err := newPoller(w, unix.EPOLLOUT, -1, false)
+	if err == nil {
+		h.poll = p
+		err = p.file.SetReadDeadline(h.until)
+	}
+	return p, err
+}
+
+const (
+	// maxFutile is how many times in a row a plug may be ready, and then have
+	// nothing or no room, before that is believed to be its nature (a hub whose
+	// client hung up, a closed serial line) and it is asked only each futilePause.
+	maxFutile   = 64
+	futilePause = time.Millisecond
+)
+
+// wait parks the caller until the plug is ready.
+func (c *Conn) wait(h *half, p *poller) error {
+	if err := p.wait(); err != nil {
+		if isClosed(c.done) {
+			return net.ErrClosed
+		}
+		return err
+	}
+	if h.futile++; p.slept {
+		h.futile = 0
+	}
+	if h.futile > maxFutile {
+		time.Sleep(futilePause)
+	}
+	return nil
+}
