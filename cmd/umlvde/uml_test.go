@@ -34,7 +34,7 @@ func address(u *rig.UML, n int) {
 }
 
 func ping(u *rig.UML, n int) {
-	u.Must(bootTime, fmt.Sprintf("busybox ping -c 2 -i 0.1 -W 1 10.0.2.%d", n))
+	u.Must(bootTime, fmt.Sprintf("for i in 1 2 3 4 5; do busybox ping -c 2 -i 0.1 -W 1 10.0.2.%d && break; done", n))
 }
 
 // Each kernel reaches slirp and, on a switch, each other.

@@ -106,7 +106,7 @@ func (g *Guardian) Tend(guest, pidfd int, job Job) error {
 	}
 	g.links[l] = struct{}{}
 	now := time.Now()
-	l.hold = now.Add(stallAfter)
+	l.holdFrames(now)
 	l.start(now)
 	return nil
 }
@@ -119,6 +119,10 @@ const (
 	stallAfter = 50 * time.Millisecond
 	// killAfter is how long a worker may not move at all.
 	killAfter = time.Second
+	// holdFor and holdBytes are how long, and how many bytes of, the first frames
+	// may wait for a worker that should soon serve. They are few enough for the
+	// socket to have room for more: it holds at least 16 kB.
+	holdFor, holdBytes = time.Second, 8 << 10
 	// restAfter is how many quiet ticks end the watch.
 	restAfter = 4
 	// patience is how long an open may take before another one is tried beside
@@ -169,7 +173,8 @@ type Link struct {
 	serving *worker   // the one that has been told to go on, or nil
 
 	ending  bool      // the guest is gone, or the guardian is stopping
-	hold    time.Time // until then frames may wait for a worker that is about to serve
+	hold    time.Time // until then frames may wait for a worker that should soon serve
+	held    time.Time // when to look how many they are
 	retry   time.Time
 	trouble time.Time // since when the link has not been up for long
 	downAt  time.Time // zero while up
@@ -188,7 +193,9 @@ func (l *Link) due() (d time.Time) {
 		}
 	}
 	soonest(l.retry)
-	soonest(l.hold)
+	if !l.hold.IsZero() {
+		soonest(l.held)
+	}
 	for _, w := range l.workers {
 		soonest(w.doom)
 	}
@@ -210,8 +217,12 @@ func (l *Link) onTime(now time.Time) {
 	if w := l.serving; w != nil && l.mode != resting && now.Sub(w.looked) >= tick {
 		l.look(w, now)
 	}
-	if !l.hold.IsZero() && !l.hold.After(now) {
-		l.drop()
+	if !l.hold.IsZero() && !l.held.After(now) {
+		l.held = now.Add(tick)
+		if now.After(l.hold) || mmsg.Queued(l.guest) > holdBytes {
+			l.hold = time.Time{}
+			l.setMode(draining)
+		}
 	}
 	if l.ending {
 		return
@@ -431,8 +442,8 @@ func (l *Link) gone(w *worker) {
 	if l.serving == w {
 		l.serving = nil
 		if now.Sub(w.since) >= stableAfter { // the next one will serve at once, likely
-			l.trouble, l.hold = now, now.Add(stallAfter)
-			l.setMode(watching)
+			l.trouble = now
+			l.holdFrames(now)
 		} else {
 			l.setMode(draining)
 		}
@@ -453,10 +464,10 @@ func (l *Link) isDown(why error, watchFor string, now time.Time) {
 	l.retry = now.Add(min(max(now.Sub(l.trouble)/8, minRetry), maxRetry))
 }
 
-// drop begins to drain the guest's socket, as no worker will serve it soon.
-func (l *Link) drop() {
-	l.hold = time.Time{}
-	l.setMode(draining)
+// holdFrames leaves the guest's frames where they are for a while.
+func (l *Link) holdFrames(now time.Time) {
+	l.hold, l.held = now.Add(holdFor), now.Add(tick)
+	l.setMode(watching)
 }
 
 // tellDown writes a line when the link goes down, and another one if the

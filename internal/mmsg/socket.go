@@ -73,6 +73,15 @@ func HungUp(fd int) bool {
 // Readable reports whether reading fd would have a result now.
 func Readable(fd int) bool { return polled(fd, unix.POLLIN) != 0 }
 
+// Queued returns how many bytes of frames wait on a SEQPACKET socket to be read.
+func Queued(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 func polled(fd int, events int16) int16 {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
 	if n, err := unix.Poll(p[:], 0); n <= 0 || err != nil {

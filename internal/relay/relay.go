@@ -160,7 +160,7 @@ func (r *Relay) Run() error {
 		if r.hup { // hung up, and all that was left has been read
 			return io.EOF
 		}
-		if r.spin.again() {
+		if r.futile < maxFutile && r.spin.again() {
 			continue
 		}
 		err := r.wait()
