@@ -21,8 +21,6 @@ import (
 
 var longAgo = time.Unix(233431200, 0)
 
-func count(stacks []byte) int { return bytes.Count(stacks, []byte("libvdeplug.(*poller).wait(")) }
-
 func checkTimeout(t *testing.T, err error) {
 	t.Helper()
 	var nerr net.Error

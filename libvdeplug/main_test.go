@@ -1,6 +1,7 @@
 package libvdeplug_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -221,8 +222,13 @@ func readUntilError(c io.Reader) error {
 // parked waits until n goroutines sleep in the poller of a Conn.
 func parked(t testing.TB, n int) {
 	t.Helper()
-	stacks := make([]byte, 4<<20)
 	rig.Eventually(t, soon, fmt.Sprintf("%d calls wait", n), func() bool {
-		return count(stacks[:runtime.Stack(stacks, true)]) == n
+		return stacks("libvdeplug.(*poller).wait(") == n
 	})
+}
+
+// stacks counts the goroutines that are in a function.
+func stacks(function string) int {
+	buf := make([]byte, 4<<20)
+	return bytes.Count(buf[:runtime.Stack(buf, true)], []byte(function))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -394,6 +395,38 @@ wait
 		})
 		return took
 	})
+}
+
+// TestSerialLine uses a pseudo terminal, and hangs up.
+func TestSerialLine(t *testing.T) {
+	line, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	master := os.NewFile(uintptr(line), "ptmx")
+	defer master.Close()
+	must(t, unix.IoctlSetPointerInt(line, unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(line, unix.TIOCGPTN)
+	must(t, err)
+	c := open(t, fmt.Sprintf("vdesl:///dev/pts/%d", n))
+
+	frame := rig.Frame(60, 1)
+	send(t, c, frame)
+	want := append([]byte{0, 60}, frame...) // vdestream's
+	got := make([]byte, len(want))
+	_, err = io.ReadFull(master, got)
+	must(t, err)
+	if !bytes.Equal(got, want) {
+		t.Errorf("on the line: % x, want % x", got, want)
+	}
+	_, err = master.Write(want)
+	must(t, err)
+	if f := receive(t, c); !bytes.Equal(f, frame) {
+		t.Errorf("got % x, want % x", f, frame)
+	}
+	done := make(chan error, 1)
+	go func() { done <- readUntilError(c) }()
+	parked(t, 1)
+	must(t, master.Close())
+	checkEOF(t, finish(t, "the read", done))
 }
 
 func TestBadVNL(t *testing.T) {

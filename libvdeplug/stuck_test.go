@@ -3,7 +3,6 @@ package libvdeplug_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -81,28 +80,17 @@ func closeSoon(t *testing.T, c *libvdeplug.Conn) {
 	}
 }
 
-// stuck runs f in a goroutine and returns once it is in pause(2), where the
-// plugin stays.
-func stuck(t *testing.T, f func()) {
+// stuck runs f in a goroutine and returns once it is in a C function, where the
+// plugin keeps it.
+func stuck(t *testing.T, function string, f func()) {
 	t.Helper()
-	paused := func() (n int) {
-		threads, err := os.ReadDir("/proc/self/task")
-		must(t, err)
-		for _, th := range threads {
-			call, err := os.ReadFile("/proc/self/task/" + th.Name() + "/syscall")
-			if err == nil && strings.HasPrefix(string(call), fmt.Sprint(syscall.SYS_PAUSE, " ")) {
-				n++
-			}
-		}
-		return n
-	}
-	before := paused()
+	before := stacks(function)
 	go f()
-	rig.Eventually(t, soon, "the call is in the plugin", func() bool { return paused() > before })
+	rig.Eventually(t, soon, "the call is in the plugin", func() bool { return stacks(function) > before })
 }
 
 func sendBlocks(t *testing.T, c *libvdeplug.Conn) {
-	stuck(t, func() { _, _ = c.Write(rig.Frame(60, 2)) })
+	stuck(t, "cvde._Cfunc_cvde_send(", func() { _, _ = c.Write(rig.Frame(60, 2)) })
 	// The plugin is unknown, so nothing else can be done with it; but it can be
 	// waited for in vain, until the deadline or Close.
 	must(t, c.SetDeadline(time.Now().Add(20*time.Millisecond)))
@@ -130,7 +118,7 @@ func sendBlocks(t *testing.T, c *libvdeplug.Conn) {
 
 func recvBlocks(t *testing.T, c *libvdeplug.Conn) {
 	send(t, c, rig.Frame(60, 2))
-	stuck(t, func() { _, _ = c.Read(make([]byte, 60)) })
+	stuck(t, "cvde._Cfunc_cvde_recv(", func() { _, _ = c.Read(make([]byte, 60)) })
 	must(t, c.SetDeadline(time.Now().Add(20*time.Millisecond)))
 	_, err := c.Read(make([]byte, 60))
 	checkTimeout(t, err)

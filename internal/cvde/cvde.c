@@ -25,6 +25,7 @@ struct cvde_conn {
 	const struct cvde_lib *lib;
 	VDECONN *conn;
 	int datafd, ctlfd;
+	int peek;
 	int later; /* a result that came after frames of the same batch */
 };
 
@@ -117,6 +118,29 @@ int cvde_ctlfd(const struct cvde_conn *c)
 	return c->ctlfd;
 }
 
+void cvde_peek(struct cvde_conn *c)
+{
+	c->peek = 1;
+}
+
+/* How long a frame vde_recv is asked for. Not more than VDE_ETHBUFSIZE: pcap would
+ * read beyond what it captured. */
+static size_t room(const struct cvde_conn *c)
+{
+	unsigned char head[14];
+	ssize_t len;
+
+	if (!c->peek)
+		return CVDE_ETHBUFSIZE;
+	len = recv(c->datafd, head, sizeof(head), MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	if (len < (ssize_t) sizeof(head) || len > CVDE_ETHBUFSIZE)
+		return CVDE_ETHBUFSIZE;
+	/* Only a frame with a tag (802.1Q or 802.1ad), which cannot become longer. */
+	if ((head[12] == 0x81 && head[13] == 0x00) || (head[12] == 0x88 && head[13] == 0xa8))
+		return len;
+	return CVDE_ETHBUFSIZE;
+}
+
 static int ready(int fd, short events)
 {
 	struct pollfd p = {.fd = fd, .events = events};
@@ -138,9 +162,8 @@ int cvde_recv(struct cvde_conn *c, struct mmsghdr *v, int n, int poll)
 
 		if (poll && !ready(c->datafd, POLLIN))
 			break;
-		/* Not more than VDE_ETHBUFSIZE: pcap would read beyond what it captured. The
-		 * buffer is larger: agno may write 14 bytes more than it was allowed. */
-		len = c->lib->recv(c->conn, v[got].msg_hdr.msg_iov->iov_base, CVDE_ETHBUFSIZE, 0);
+		/* The buffer is larger: agno may write 14 bytes more than it was allowed. */
+		len = c->lib->recv(c->conn, v[got].msg_hdr.msg_iov->iov_base, room(c), 0);
 		if (len > 1) {
 			v[got++].msg_len = len;
 		} else if (len == 1) {

@@ -110,6 +110,10 @@ func (c *Conn) DataFd() int { return int(C.cvde_datafd(c.c)) }
 // CtlFd returns the descriptor that hangs up when the network dies, or -1.
 func (c *Conn) CtlFd() int { return int(C.cvde_ctlfd(c.c)) }
 
+// Peek is for a plugin that returns the length of the buffer for that of a frame
+// with a VLAN tag: Recv asks the socket for the length before, where it can.
+func (c *Conn) Peek() { C.cvde_peek(c.c) }
+
 // Recv stores up to n frames that are ready in the n struct mmsghdr at v, whose
 // buffers hold more than EthBufSize bytes each, and returns how many it stored:
 // 0 if there was none. With poll, vde_recv is called only when DataFd is

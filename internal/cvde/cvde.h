@@ -38,6 +38,11 @@ int cvde_open(const struct cvde_lib *lib, const char *vnl, const char *descr,
 int cvde_datafd(const struct cvde_conn *c);
 int cvde_ctlfd(const struct cvde_conn *c);
 
+/* cvde_peek is for a plugin that returns the length of the buffer for that of
+ * a frame with a VLAN tag: from now on such a frame's buffer is just as long as
+ * the frame, which is looked up in datafd, if that is a socket of bare frames. */
+void cvde_peek(struct cvde_conn *c);
+
 /* cvde_recv stores up to n frames that are ready in v: the count, 0 if none is,
  * -errno, or CVDE_EOF if vde_recv returned 0. With poll it calls vde_recv only
  * when datafd is readable (some plugins wait for ever, whatever its flags). */

@@ -111,6 +111,9 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	if t.nonblock {
 		_ = unix.SetNonblock(p.data, true) // else the plugin is driven as one that waits
 	}
+	if t.peek {
+		conn.Peek()
+	}
 	switch {
 	case t.path == bySocket && socketType(p.data) == t.sockType:
 		enlarge(p.data)

@@ -31,6 +31,8 @@ type traits struct {
 	connects bool
 	// emptyIsNothing: a vde_recv of 0 is an empty datagram, not the end.
 	emptyIsNothing bool
+	// peek: vde_recv returns the buffer's length for that of a tagged frame.
+	peek bool
 	// pollOut: datafd's POLLOUT tells whether vde_send would wait.
 	pollOut bool
 	// serialSends: sends of all connections in the process must take turns.
@@ -85,7 +87,7 @@ var table = map[string]traits{
 	// vxvde forgets its epoll descriptor in vde_close, which does not use it.
 	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors},
 	"pcap":  {keepsOnExec: true, transient: networkErrors, pkg: "libvdeplug-pcap"},
-	"vlan":  {nonblock: true, pkg: "libvdeplug-vlan"},
+	"vlan":  {nonblock: true, peek: true, pkg: "libvdeplug-vlan"},
 	"agno":  {nonblock: true, pkg: "libvdeplug-agno"},
 	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, pkg: "libvdeplug-vdesl"},
 }

@@ -230,7 +230,7 @@ func readable(p Port) bool {
 // for ever) before it is asked only every futilePause.
 const maxFutile = 64
 
-var futilePause = unix.Timespec{Nsec: 1e6}
+const futilePause = 1e6 // ns
 
 // wait sleeps until there is something to do.
 func (r *Relay) wait() error {
@@ -256,7 +256,7 @@ func (r *Relay) wait() error {
 		}
 	}
 	if r.futile >= maxFutile {
-		set[1].Fd, timeout = -1, &futilePause
+		set[1].Fd, timeout = -1, &unix.Timespec{Nsec: futilePause} // a new one: the kernel writes to it
 	}
 	r.mon.Busy.Store(0)
 	_, err := unix.Ppoll(set[:], timeout, nil)
