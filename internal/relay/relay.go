@@ -109,8 +109,8 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 		return nil, err
 	}
 	return &Relay{
-		up:   direction{src: guest, dst: network, batch: ub, limit: upLimit, lossy: true, count: up},
-		down: direction{src: network, dst: guest, batch: db, limit: downLimit, lossy: network.Pumps(), count: down},
+		up:   direction{src: guest, dst: network, batch: ub, limit: min(upLimit, mmsg.FrameCap), lossy: true, count: up},
+		down: direction{src: network, dst: guest, batch: db, limit: min(downLimit, mmsg.FrameCap), lossy: network.Pumps(), count: down},
 		mon:  mon,
 		stop: stop,
 	}, nil

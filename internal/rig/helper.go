@@ -310,8 +310,16 @@ func StartListen(t testing.TB, args ...string) *Proc {
 	p := Start(t, exec.Command(Umlvde(), append([]string{"listen"}, args...)...))
 	path := args[len(args)-2]
 	Eventually(t, 5*time.Second, "umlvde listens", func() bool {
-		_, err := os.Stat(path)
-		return err == nil
+		table, err := os.ReadFile("/proc/net/unix")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(table), "\n") {
+			if f := strings.Fields(line); len(f) == 8 && f[7] == path && f[3] == "00010000" { // __SO_ACCEPTCON
+				return true
+			}
+		}
+		return false
 	})
 	return p
 }

@@ -202,10 +202,18 @@ func (u *UML) PowerOff() int {
 	return u.Proc.Wait(10 * time.Second)
 }
 
-// killSession kills all processes of a session, by their ids.
+// killSession kills all processes of a session, by their ids, until there is
+// none: one may be about to start another.
 func killSession(sid int) {
-	for _, pid := range Session(sid) {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+	for range 100 {
+		pids := Session(sid)
+		if len(pids) == 0 {
+			return
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+		time.Sleep(5 * time.Millisecond) // there is no event for the end of processes of others
 	}
 }
 

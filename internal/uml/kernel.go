@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// This file is the kernel's own understanding of a command line, for kernels that
-// are running already.
-
 // kernelSpecs are the devices that a kernel makes of its command line, which is
 // its arguments with spaces in between (add_arg in arch/um/kernel/um_arch.c).
 func kernelSpecs(args []string) (specs []Spec) {
@@ -96,3 +93,18 @@ func nextWord(line string) (word, rest string) {
 // isSpace is the kernel's (lib/ctype.c), which knows Latin-1 only: it splits a
 // word at the second byte of "à" in UTF-8.
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' || c == 0xa0 }
+
+func hasSpace(s string) bool {
+	for i := range len(s) {
+		if isSpace(s[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// number reads a number as kstrtoul with base 10.
+func number(s string) (int, bool) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(s, "+"), 10, 31)
+	return int(n), err == nil
+}

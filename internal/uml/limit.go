@@ -1,65 +1,83 @@
 package uml
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 )
 
 const (
-	// DefaultMTU is the MTU of a vector device without mtu=, in bytes.
-	DefaultMTU = 1500
-	minMTU     = 576 // get_mtu in vector_kern.c
-	maxMTU     = 65534
+	defaultMTU = 1500  // bytes (get_mtu in arch/um/drivers/vector_kern.c)
+	minMTU     = 576   // bytes
+	maxMTU     = 65534 // bytes
 
-	// rxSpare is what a receive buffer holds beyond the MTU, in bytes:
-	// MAX_PACKET's 32, the headroom's 2 and 32 for safety. Longer frames are
-	// cut, and delivered as if they were whole.
-	rxSpare = 66
-	// groLimit is the size of the receive buffers with gro=1, in bytes.
-	groLimit = 65536
+	defaultHeadroom = 2  // bytes (DEFAULT_HEADROOM in vector_kern.c)
+	maxHeader       = 32 // bytes (ETH_HEADER_OTHER in vector_kern.h)
+	safetyMargin    = 32 // bytes (SAFETY_MARGIN in vector_kern.c)
+
+	groBuffer = 65536 // bytes (get_req_size in vector_kern.c)
 )
 
-// DefaultFrameLimit is the longest frame, in bytes, that a vector device
-// without options takes.
-const DefaultFrameLimit = DefaultMTU + rxSpare
+// DefaultFrameLimit is the [FrameLimit] in bytes where no mtu= is given.
+const DefaultFrameLimit = defaultMTU + maxHeader + defaultHeadroom + safetyMargin
 
-// FrameLimit is the longest frame, in bytes, that a vector device with this
-// mtu=, in bytes, takes.
-func FrameLimit(mtu int, gro bool) int {
+// FrameLimit is the length in bytes of the longest frame that a guest takes,
+// without FCS: a longer one is cut to it, and delivered as if it were good. It
+// is the size of the receive buffers (prep_skb in
+// arch/um/drivers/vector_kern.c), for a device with mtu= (in bytes) and gro=1.
+func FrameLimit(mtu int, gro bool) int { return frameLimit(mtu, defaultHeadroom, gro) }
+
+func frameLimit(mtu, headroom int, gro bool) int {
+	n := mtu + maxHeader + headroom + safetyMargin
 	if gro {
-		return groLimit
+		n = max(n, groBuffer)
 	}
-	return mtu + rxSpare
+	return n
 }
 
-// size reads mtu= and gro=; a number out of range counts as absent, as in the
-// kernel.
-func (s Spec) size() (mtu int, gro bool) {
-	mtu = DefaultMTU
-	if v, ok := s.Get("mtu"); ok {
-		if n, err := strconv.Atoi(v); err == nil && n >= minMTU && n <= maxMTU {
-			mtu = n
-		}
+// frameLimit is the [FrameLimit] of a device. What a kernel cannot use it
+// replaces by the default, silently.
+func (s Spec) frameLimit() int {
+	headroom := defaultHeadroom
+	if n, ok := s.number("headroom"); ok && n <= maxMTU { // with more it has no memory for a frame
+		headroom = n
 	}
-	v, _ := s.Get("gro")
-	n, err := strconv.Atoi(v)
-	return mtu, err == nil && n > 0
+	return frameLimit(s.mtu(), headroom, s.gro())
 }
 
-// RunningLimit returns the longest frame, in bytes, that the UML kernel with
-// process id pid takes on those of its vector devices that match; false if its
-// command line, which it leaves readable, names none.
+func (s Spec) mtu() int {
+	if n, ok := s.number("mtu"); ok && minMTU <= n && n <= maxMTU {
+		return n
+	}
+	return defaultMTU
+}
+
+func (s Spec) gro() bool {
+	n, ok := s.number("gro")
+	return ok && n > 0
+}
+
+func (s Spec) number(key string) (int, bool) {
+	value, _ := s.Get(key)
+	return number(value)
+}
+
+// RunningLimit is the length in bytes of the longest frame that a device of the
+// UML kernel with process id pid takes: the largest [FrameLimit] among those for
+// which match reports true. It reports false if there are none, or if the
+// process cannot be looked at.
+//
+// match sees each device as the kernel does: a VNL is what a helper's argument
+// is. UML leaves its arguments as they were started (seen with 6.1, 6.12, 7.2).
 func RunningLimit(pid int, match func(Spec) bool) (limit int, ok bool) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {
 		return 0, false
 	}
 	args := strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
-	for _, s := range kernelSpecs(args[1:]) {
-		if match(s) {
-			limit, ok = max(limit, FrameLimit(s.size())), true
+	for _, spec := range kernelSpecs(args[1:]) {
+		if match(spec) {
+			limit, ok = max(limit, spec.frameLimit()), true
 		}
 	}
 	return limit, ok
