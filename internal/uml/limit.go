@@ -18,15 +18,14 @@ const (
 	groBuffer = 65536 // bytes (get_req_size in vector_kern.c)
 )
 
-// DefaultFrameLimit is the [FrameLimit] in bytes where no mtu= is given.
+// DefaultFrameLimit is the longest frame, in bytes, that a device without options takes.
 const DefaultFrameLimit = defaultMTU + maxHeader + defaultHeadroom + safetyMargin
 
-// FrameLimit is the length in bytes of the longest frame that a guest takes,
+// frameLimit is the length in bytes of the longest frame that a guest takes,
 // without FCS: a longer one is cut to it, and delivered as if it were good. It
 // is the size of the receive buffers (prep_skb in
-// arch/um/drivers/vector_kern.c), for a device with mtu= (in bytes) and gro=1.
-func FrameLimit(mtu int, gro bool) int { return frameLimit(mtu, defaultHeadroom, gro) }
-
+// arch/um/drivers/vector_kern.c), for a device with mtu= and headroom= (in
+// bytes) and gro=1.
 func frameLimit(mtu, headroom int, gro bool) int {
 	n := mtu + maxHeader + headroom + safetyMargin
 	if gro {
@@ -35,8 +34,8 @@ func frameLimit(mtu, headroom int, gro bool) int {
 	return n
 }
 
-// frameLimit is the [FrameLimit] of a device. What a kernel cannot use it
-// replaces by the default, silently.
+// frameLimit is that of a device, in bytes. What a kernel cannot use it replaces
+// by the default, silently.
 func (s Spec) frameLimit() int {
 	headroom := defaultHeadroom
 	if n, ok := s.number("headroom"); ok && n <= maxMTU { // with more it has no memory for a frame
@@ -63,8 +62,8 @@ func (s Spec) number(key string) (int, bool) {
 }
 
 // RunningLimit is the length in bytes of the longest frame that a device of the
-// UML kernel with process id pid takes: the largest [FrameLimit] among those for
-// which match reports true. It reports false if there are none, or if the
+// UML kernel with process id pid takes: the longest among those for which
+// match reports true. It reports false if there are none, or if the
 // process cannot be looked at.
 //
 // match sees each device as the kernel does: a VNL is what a helper's argument

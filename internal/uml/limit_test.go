@@ -74,7 +74,7 @@ func TestFrameLimit(t *testing.T) {
 	}{
 		{1500, false, DefaultFrameLimit}, {1500, false, 1566}, {9000, false, 9066}, {1500, true, 65536}, {65534, true, 65600},
 	} {
-		if got := FrameLimit(test.mtu, test.gro); got != test.want {
+		if got := frameLimit(test.mtu, defaultHeadroom, test.gro); got != test.want {
 			t.Errorf("mtu %d, gro %v: %d, want %d", test.mtu, test.gro, got, test.want)
 		}
 	}

@@ -15,11 +15,8 @@ const maxSocketPath = 107
 type Link struct {
 	Unit                     int    // the N of vecN
 	VNL                      string // as by [CleanVNL]; "" is the user's default switch
-	HasVNL                   bool   // false if there is no vnl= at all
 	Descr, Port, Mode, Group string
-	MTU                      int  // bytes: mtu=, or the kernel's default
-	GRO                      bool // gro=1
-	Limit                    int  // bytes: the [FrameLimit], for headroom= too
+	Limit                    int // the longest frame that the guest takes, bytes
 }
 
 // kept are the options that mean the same to another transport.
@@ -141,8 +138,8 @@ func checkSocket(path string) error {
 }
 
 func (s Spec) link() Link {
-	l := Link{Unit: s.Unit, MTU: s.mtu(), GRO: s.gro(), Limit: s.frameLimit()}
-	l.VNL, l.HasVNL = s.Get("vnl")
+	l := Link{Unit: s.Unit, Limit: s.frameLimit()}
+	l.VNL, _ = s.Get("vnl")
 	l.Descr, _ = s.Get("descr")
 	l.Port, _ = s.Get("port")
 	l.Mode, _ = s.Get("mode")

@@ -33,14 +33,14 @@ func TestRewriteReplacesVDEByBess(t *testing.T) {
 		"init=/x", "--", "vec0:transport=vde",
 	}
 	wantLinks := []Link{
-		{Unit: 0, VNL: "slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400", HasVNL: true, MTU: 1500, Limit: 1566},
+		{Unit: 0, VNL: "slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400", Limit: 1566},
 		{
-			Unit: 2, VNL: "x://=,mtu=9", HasVNL: true, Descr: "my, vm", Port: "3", Mode: "0700", Group: "vde",
-			MTU: 9000, Limit: 9072,
+			Unit: 2, VNL: "x://=,mtu=9", Descr: "my, vm", Port: "3", Mode: "0700", Group: "vde",
+			Limit: 9072,
 		},
-		{Unit: 3, MTU: 1500, Limit: 1566},
-		{Unit: 4, HasVNL: true, MTU: 1500, GRO: true, Limit: 65536},
-		{Unit: 5, VNL: "cmd://ssh host //bin/x", HasVNL: true, MTU: 1500, Limit: 1566},
+		{Unit: 3, Limit: 1566},
+		{Unit: 4, Limit: 65536},
+		{Unit: 5, VNL: "cmd://ssh host //bin/x", Limit: 1566},
 	}
 	given := slices.Clone(args)
 	gotArgs, gotLinks, err := Rewrite(args, sock)
