@@ -65,3 +65,16 @@ fresh:
 
 image:
 	ci/image
+
+# umlvde against the C vde_plug and a C shuttle: frames by a played guest; TCP between real ones. BENCH='-quick', for instance.
+.PHONY: bench bench-uml
+bench:
+	ci/deps
+	$(MAKE) build
+	go run ./bench $(BENCH)
+
+bench-uml:
+	ci/deps
+	ci/kernels
+	$(MAKE) build
+	go run ./bench -uml $(BENCH)

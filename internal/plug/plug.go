@@ -116,7 +116,6 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	}
 	switch {
 	case t.path == bySocket && socketType(p.data) == t.sockType:
-		enlarge(p.data)
 		return &sockPlug{plugin: p}
 	case t.path == byTap && isBareTap(p.data):
 		return &tapPlug{p}

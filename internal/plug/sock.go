@@ -45,9 +45,11 @@ func (p *sockPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
 	}
 }
 
-// sendBuffer is how much our end of a socket may hold that the other end has not
-// read, in bytes: for a unix socket the sender's buffer is the queue. At the
-// default, 93 ordinary frames, a sender that is a batch ahead is one too far.
+// sendBuffer is how much our end of a SEQPACKET socket may hold that the other end
+// has not read, in bytes: of a unix socket the sender's buffer is the queue, and
+// the default, 93 ordinary frames, is little more than a batch. The sockets of
+// plugins keep theirs: towards a vde_switch with too few CPUs, a longer queue
+// cost guests a quarter of their TCP rate.
 const sendBuffer = 1 << 20
 
 // enlarge gives a socket a sendBuffer, or as much of it as the host allows.

@@ -78,7 +78,6 @@ var ErrStopped = errors.New("stopped")
 type Relay struct {
 	up, down direction
 	mon      Monitor
-	spin     spinner
 	stop     int  // eventfd
 	futile   int  // wake-ups of the network's port without a frame, in a row
 	hup      bool // the last poll found the network's port hung up
@@ -154,18 +153,12 @@ func (r *Relay) Run() error {
 			r.futile = 0
 		}
 		if sent || received {
-			r.spin.active()
 			continue
 		}
 		if r.hup { // hung up, and all that was left has been read
 			return io.EOF
 		}
-		if r.futile < maxFutile && r.spin.again() {
-			continue
-		}
-		err := r.wait()
-		r.spin.slept()
-		if err != nil {
+		if err := r.wait(); err != nil {
 			return err
 		}
 	}
