@@ -108,9 +108,8 @@ func tryReceive(t testing.TB, p Plug) (frames [][]byte, err error) {
 
 func poll(t testing.TB, fd int, events int16) {
 	t.Helper()
-	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	if n, err := unix.Poll(p, int(soon.Milliseconds())); n == 0 {
-		t.Fatalf("nothing happens: %v", err)
+	if !rig.Poll(fd, events, soon) {
+		t.Fatal("nothing happens")
 	}
 }
 

@@ -52,9 +52,8 @@ func (f far) send(frame []byte) {
 
 func (f far) recv() []byte {
 	f.t.Helper()
-	p := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(p, int(soon.Milliseconds())); n != 1 {
-		f.t.Fatalf("no frame came: %v", err)
+	if !rig.Poll(f.fd, unix.POLLIN, soon) {
+		f.t.Fatal("no frame came")
 	}
 	buf := make([]byte, 70000)
 	n, err := unix.Read(f.fd, buf)

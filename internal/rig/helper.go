@@ -236,7 +236,7 @@ func (g *Guest) Send(frame []byte, within time.Duration) bool {
 			return true
 		case !errors.Is(err, unix.EAGAIN):
 			g.t.Fatalf("the guest's socket: %v", err)
-		case !poll(g.Fd, unix.POLLOUT, time.Until(deadline)):
+		case !Poll(g.Fd, unix.POLLOUT, time.Until(deadline)):
 			return false
 		}
 	}
@@ -245,7 +245,7 @@ func (g *Guest) Send(frame []byte, within time.Duration) bool {
 // Recv returns the next frame from the network, nil if none comes in time.
 func (g *Guest) Recv(within time.Duration) []byte {
 	g.t.Helper()
-	if !poll(g.Fd, unix.POLLIN, within) {
+	if !Poll(g.Fd, unix.POLLIN, within) {
 		return nil
 	}
 	var buf [70000]byte
@@ -281,7 +281,9 @@ func (g *Guest) Echo(within time.Duration) time.Duration {
 	return 0
 }
 
-func poll(fd int, events int16, within time.Duration) bool {
+// Poll waits for events of a descriptor, whatever signals come meanwhile, and
+// reports whether there was one in time.
+func Poll(fd int, events int16, within time.Duration) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for deadline := time.Now().Add(within); ; {
 		n, err := unix.Poll(p, int(max(0, time.Until(deadline).Milliseconds())))
