@@ -152,15 +152,12 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 	c := &Conn{
 		vnl:   vnl,
 		plug:  p,
-		limit: mmsg.FrameCap,
+		limit: p.MaxFrame(),
 		rd:    half{op: "read", turn: newLock(), deadline: newDeadline()},
 		wr:    half{op: "write", turn: newLock(), deadline: newDeadline()},
 		done:  make(chan struct{}),
 	}
 	c.close = sync.OnceValue(c.shut)
-	if m := p.MaxFrame(); m > 0 {
-		c.limit = m
-	}
 	if !p.Parallel() {
 		c.inside = newLock()
 	}

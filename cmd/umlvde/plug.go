@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -140,7 +139,7 @@ func stopOnSignal(g *guard.Guardian) error {
 		}
 	}
 	if len(stop) == 0 {
-		return errors.Join(unix.Close(fd))
+		return unix.Close(fd)
 	}
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, stop...)

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/umlvde/umlvde/internal/cvde"
+	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/relay"
 	"golang.org/x/sys/unix"
 )
@@ -34,8 +35,8 @@ type Plug interface {
 	// them takes one caller at a time in any case.
 	Parallel() bool
 
-	// MaxFrame is the longest frame that Send can pass on, in bytes; 0 if the
-	// plug has no limit of its own.
+	// MaxFrame is the longest frame that Send can pass on, in bytes:
+	// mmsg.FrameCap if the plug has no limit of its own.
 	MaxFrame() int
 
 	// Close ends the plug; no other method may run or be called afterwards.
@@ -135,8 +136,14 @@ type plugin struct {
 func (p *plugin) Fds() (r, w, ctl int) { return p.data, p.data, p.ctl }
 func (p *plugin) Pumps() bool          { return p.t.pumps }
 func (p *plugin) Parallel() bool       { return p.t.parallel }
-func (p *plugin) MaxFrame() int        { return p.t.maxFrame }
 func (p *plugin) Unsent() bool         { return false }
+
+func (p *plugin) MaxFrame() int {
+	if p.t.maxFrame > 0 {
+		return p.t.maxFrame
+	}
+	return mmsg.FrameCap
+}
 
 // Check reads the control descriptor, which a switch keeps open as long as it
 // lives and on which it says nothing.

@@ -3,6 +3,7 @@ package plug
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -75,11 +76,8 @@ func recvSocket(fd int, b *mmsg.Batch, transient []unix.Errno) error {
 	case errno == unix.EAGAIN, errno == unix.EINTR,
 		errno == unix.ECONNRESET: // the peer left frames unread when it closed; ours are still to come
 		return unix.EAGAIN
-	}
-	for _, e := range transient {
-		if errno == e {
-			return unix.EAGAIN
-		}
+	case slices.Contains(transient, errno):
+		return unix.EAGAIN
 	}
 	return fmt.Errorf("receive: %w", errno)
 }
@@ -172,4 +170,4 @@ func (s *Socket) Unsent() bool { return false }
 func (s *Socket) Parallel() bool { return true }
 
 // MaxFrame is Plug's.
-func (s *Socket) MaxFrame() int { return 0 }
+func (s *Socket) MaxFrame() int { return mmsg.FrameCap }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/umlvde/umlvde/internal/guard"
-	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/plug"
 	"github.com/umlvde/umlvde/internal/relay"
 	"golang.org/x/sys/unix"
@@ -85,16 +84,12 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 	if err != nil {
 		return err
 	}
-	limit := network.MaxFrame()
-	if limit == 0 {
-		limit = mmsg.FrameCap
-	}
 	wake := func() {
 		if page.Watched.Load() == 0 {
 			line.Wake()
 		}
 	}
-	r, err := relay.New(guest, network, limit, job.Limit, &page.Up, &page.Down,
+	r, err := relay.New(guest, network, network.MaxFrame(), job.Limit, &page.Up, &page.Down,
 		relay.Monitor{Progress: &page.Progress, Busy: &page.Busy, Wake: wake})
 	if err != nil {
 		return err
