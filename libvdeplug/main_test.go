@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"github.com/umlvde/umlvde/libvdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(stuckChild) != "" { // leaves threads in C, on purpose
 		os.Exit(m.Run())
 	}
-	os.Exit(vdetest.Main(m))
+	os.Exit(leak.Main(m))
 }
 
 // open opens vnl and closes it at the end of the test.

@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"github.com/umlvde/umlvde/libvdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -72,7 +72,7 @@ func TestLastFrames(t *testing.T) {
 func TestOpenContext(t *testing.T) {
 	dir := filepath.Join(rig.TempDir(t), "s")
 	sw := rig.Switch(t, dir)
-	before := len(vdetest.OpenFiles())
+	before := len(leak.OpenFiles())
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -99,7 +99,7 @@ func TestOpenContext(t *testing.T) {
 		t.Errorf("after the deadline: %v", err)
 	}
 	sw.Signal(syscall.SIGCONT) // now the open succeeds, for nobody
-	rig.Eventually(t, soon, "the late plug is closed", func() bool { return len(vdetest.OpenFiles()) == before })
+	rig.Eventually(t, soon, "the late plug is closed", func() bool { return len(leak.OpenFiles()) == before })
 }
 
 // TestSwitchOptions looks at a port of a switch through its console.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/umlvde/umlvde/internal/faultplug"
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 )
 
 // stuckChild says that this process is the one for TestStuckPlugin, whose

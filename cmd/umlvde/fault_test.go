@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/umlvde/umlvde/internal/faultplug"
 	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 )
 
 // recovery is how soon frames must flow again once a plugin behaves.

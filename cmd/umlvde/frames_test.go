@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/umlvde/umlvde/internal/faultplug"
 	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 	"golang.org/x/sys/unix"
 )
 

@@ -11,13 +11,13 @@ import (
 	"testing"
 
 	"github.com/umlvde/umlvde/internal/cvde"
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { os.Exit(vdetest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func load(t *testing.T) *cvde.Library {
 	t.Helper()

@@ -5,13 +5,13 @@ import (
 	"os"
 	"testing"
 
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { os.Exit(vdetest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 func newBatch(t testing.TB) *mmsg.Batch {
 	t.Helper()

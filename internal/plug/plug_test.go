@@ -16,14 +16,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/relay"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { os.Exit(vdetest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 const soon = 10 * time.Second
 
@@ -557,7 +557,7 @@ func TestSlirp(t *testing.T) {
 // and closes them without a rest.
 func TestMulticast(t *testing.T) {
 	for _, vnl := range []string{"vxvde://239.0.0.9/if=lo", "vxlan://239.0.0.9/port=14999/if=lo"} {
-		before := len(vdetest.OpenFiles())
+		before := len(leak.OpenFiles())
 		var p Plug
 		inNetns(t, func() (err error) {
 			if err := loopback(); err != nil {
@@ -571,7 +571,7 @@ func TestMulticast(t *testing.T) {
 			t.Errorf("%s: %v", vnl, err)
 		}
 		must(t, p.Close())
-		if after := len(vdetest.OpenFiles()); after != before {
+		if after := len(leak.OpenFiles()); after != before {
 			t.Errorf("%s: %d descriptors before, %d after", vnl, before, after)
 		}
 	}

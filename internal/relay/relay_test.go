@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/plug"
 	"github.com/umlvde/umlvde/internal/relay"
 	"github.com/umlvde/umlvde/internal/rig"
-	"github.com/umlvde/umlvde/internal/vdetest"
 	"golang.org/x/sys/unix"
 )
 
@@ -567,4 +567,4 @@ func FuzzRelay(f *testing.F) {
 	})
 }
 
-func TestMain(m *testing.M) { os.Exit(vdetest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }

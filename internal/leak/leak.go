@@ -1,5 +1,5 @@
-// Package vdetest finds what tests leave behind in their own process.
-package vdetest
+// Package leak finds what tests leave behind in their own process.
+package leak
 
 import (
 	"flag"

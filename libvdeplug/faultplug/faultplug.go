@@ -1,5 +1,11 @@
-// Package faultplug builds, for tests, a VDE plugin that misbehaves on request,
-// from C, so that it is found and loaded like any other.
+// Package faultplug builds, for tests, a VDE plugin that misbehaves on request:
+// its calls block, fail, crash or lie. It is made of C and is found and loaded
+// like any other, so what a program does about it is what it does about
+// a broken plugin. It needs a C compiler and the C library's headers (in Debian:
+// gcc and libvdeplug-dev).
+//
+// A plugin that crashes takes its process along, and one that blocks in a call
+// keeps the calling thread for ever: such tests start a process of their own.
 package faultplug
 
 import (
