@@ -68,7 +68,8 @@ type Monitor struct {
 	Wake func()
 }
 
-// ErrGuestGone is what Run returns when the guest's port has ended.
+// ErrGuestGone is what Run returns, perhaps with a cause, when the guest's port
+// has ended.
 var ErrGuestGone = errors.New("the guest has closed its end")
 
 // ErrStopped is what Run returns after Stop.
@@ -78,9 +79,7 @@ var ErrStopped = errors.New("stopped")
 type Relay struct {
 	up, down direction
 	mon      Monitor
-	stop     int  // eventfd
-	futile   int  // wake-ups of the network's port without a frame, in a row
-	hup      bool // the last poll found the network's port hung up
+	stop     int // eventfd
 }
 
 // direction is one way of the cable.
@@ -89,6 +88,8 @@ type direction struct {
 	batch    *mmsg.Batch // frames read from src that dst has not taken yet
 	limit    int         // the longest frame dst takes, bytes
 	lossy    bool        // src is read even when dst is full
+	futile   int         // wake-ups of src without a frame, in a row
+	hup      bool        // the last poll found src hung up
 	count    *Counters
 }
 
@@ -115,6 +116,11 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 	}, nil
 }
 
+// Patient makes the relay let the guest's frames wait in its port while the
+// network is full, instead of dropping them. It is for a cable without a guest
+// that would stand still, and must be called before Run.
+func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
+
 // Stop makes Run return. It may be called from any goroutine until Close.
 func (r *Relay) Stop() {
 	one := [8]byte{1}
@@ -139,29 +145,46 @@ func (r *Relay) Run() error {
 	for {
 		sent, gone, lost := r.up.step()
 		if gone != nil {
-			return ErrGuestGone
+			return guestGone(gone)
 		}
 		if lost != nil {
 			return lost
 		}
-		received, lost, _ := r.down.step() // a guest that cannot be written to has ended, which r.up will read
+		received, lost, gone := r.down.step()
 		if lost != nil {
 			return lost
 		}
 		r.mon.Progress.Add(1)
+		if sent {
+			r.up.futile = 0
+		}
 		if received {
-			r.futile = 0
+			r.down.futile = 0
 		}
-		if sent || received {
+		switch { // in any case, all that was left has been read
+		case sent:
 			continue
-		}
-		if r.hup { // hung up, and all that was left has been read
+		case gone != nil: // cannot be written to
+			return guestGone(gone)
+		case received:
+			continue
+		case r.up.hup:
+			return ErrGuestGone
+		case r.down.hup:
 			return io.EOF
 		}
 		if err := r.wait(); err != nil {
 			return err
 		}
 	}
+}
+
+// guestGone is the end of the guest's port, because of err.
+func guestGone(err error) error {
+	if err == io.EOF { //nolint:errorlint // the Port contract: bare, if it says nothing more
+		return ErrGuestGone
+	}
+	return fmt.Errorf("%w: %w", ErrGuestGone, err)
 }
 
 // step moves at most one batch and reports whether it moved anything. recv
@@ -218,9 +241,9 @@ func readable(p Port) bool {
 	return mmsg.Readable(fd)
 }
 
-// maxFutile is how often in a row the network's port may claim to be readable
-// and then have nothing (a hub whose client hung up, a closed serial line do so
-// for ever) before it is asked only every futilePause.
+// maxFutile is how often in a row a port may claim to be readable and then have
+// nothing (a hub whose client hung up, a closed serial line do so for ever)
+// before it is asked only every futilePause.
 const maxFutile = 64
 
 const futilePause = 1e6 // ns
@@ -241,6 +264,9 @@ func (r *Relay) wait() error {
 	var timeout *unix.Timespec
 	if r.up.waiting() {
 		set[2].Fd = int32(nw)
+		if !r.up.lossy {
+			set[0].Fd = -1
+		}
 	}
 	if r.down.waiting() {
 		set[3].Fd = int32(gw)
@@ -248,8 +274,10 @@ func (r *Relay) wait() error {
 			set[1].Fd = -1
 		}
 	}
-	if r.futile >= maxFutile {
-		set[1].Fd, timeout = -1, &unix.Timespec{Nsec: futilePause} // a new one: the kernel writes to it
+	for i, d := range []*direction{&r.up, &r.down} {
+		if d.futile >= maxFutile {
+			set[i].Fd, timeout = -1, &unix.Timespec{Nsec: futilePause} // a new one: the kernel writes to it
+		}
 	}
 	r.mon.Busy.Store(0)
 	_, err := unix.Ppoll(set[:], timeout, nil)
@@ -266,17 +294,19 @@ func (r *Relay) wait() error {
 		return ErrStopped
 	case set[4].Revents != 0:
 		if err := r.up.src.Check(); err != nil {
-			return ErrGuestGone
+			return guestGone(err)
 		}
 	case set[5].Revents != 0:
 		return r.up.dst.Check()
 	}
-	r.hup = set[1].Revents&unix.POLLHUP != 0
-	switch {
-	case set[1].Revents != 0:
-		r.futile++
-	case timeout != nil && !readable(r.up.dst):
-		r.futile = 0
+	for i, d := range []*direction{&r.up, &r.down} {
+		d.hup = set[i].Revents&unix.POLLHUP != 0
+		switch {
+		case set[i].Revents != 0:
+			d.futile++
+		case d.futile >= maxFutile && !readable(d.src):
+			d.futile = 0
+		}
 	}
 	return nil
 }

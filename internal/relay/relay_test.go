@@ -85,6 +85,13 @@ const upLimit, downLimit = 9000, 1514
 
 func start(t testing.TB, guest, network relay.Port) *running {
 	t.Helper()
+	r := prepare(t, guest, network)
+	r.start(t)
+	return r
+}
+
+func prepare(t testing.TB, guest, network relay.Port) *running {
+	t.Helper()
 	r := &running{done: make(chan error, 1)}
 	var err error
 	r.Relay, err = relay.New(guest, network, upLimit, downLimit, &r.up, &r.down,
@@ -92,6 +99,11 @@ func start(t testing.TB, guest, network relay.Port) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+func (r *running) start(t testing.TB) {
+	t.Helper()
 	r.busy.Store(1)
 	ended := make(chan struct{})
 	go func() {
@@ -105,7 +117,6 @@ func start(t testing.TB, guest, network relay.Port) *running {
 		balanced(t, "up", &r.up)
 		balanced(t, "down", &r.down)
 	})
-	return r
 }
 
 // end waits for the end of Run.
@@ -442,6 +453,54 @@ func TestFutile(t *testing.T) {
 		uml.send(rig.Frame(60, 1))
 	}
 	rig.Eventually(t, soon, "the frames go up", func() bool { return r.up.Out.Load() == 100 })
+}
+
+// TestGuestsTrouble has a guest that is no UML kernel: its errors are the
+// relay's, it may be readable without frames, and frames may wait in it.
+func TestGuestsTrouble(t *testing.T) {
+	broken := errors.New("broken")
+	network, net := port(t)
+	guest := newFake(t)
+	guest.send = func(*mmsg.Batch, *relay.Counters) error { return broken }
+	r := start(t, guest, network)
+	net.send(rig.Frame(60, 1))
+	if err := r.end(t); !errors.Is(err, broken) || !errors.Is(err, relay.ErrGuestGone) {
+		t.Errorf("Send: %v", err)
+	}
+
+	network, net = port(t)
+	guest = newFake(t)
+	signal(t, guest.event)
+	r = start(t, guest, network)
+	rig.Eventually(t, soon, "the relay has lost its patience", func() bool { return guest.recvs.Load() > 70 })
+	before, began := guest.recvs.Load(), time.Now()
+	<-time.After(200 * time.Millisecond)
+	rate := float64(guest.recvs.Load()-before) / time.Since(began).Seconds()
+	if t.Logf("%.0f calls a second", rate); rate > 10000 {
+		t.Error("it spins")
+	}
+	net.send(rig.Frame(60, 1))
+	rig.Eventually(t, soon, "the network is served", func() bool { return r.down.Out.Load() == 1 })
+}
+
+// TestPatient sees that without a guest no frame is lost.
+func TestPatient(t *testing.T) {
+	guest := newFake(t)
+	const n = 2000
+	for i := range uint32(n) {
+		guest.inbox = append(guest.inbox, rig.Frame(1514, i))
+	}
+	signal(t, guest.event)
+	network, net := port(t)
+	r := prepare(t, guest, network)
+	r.Patient()
+	r.start(t)
+	for i := range uint32(n) {
+		if got := rig.Number(net.recv()); got != i {
+			t.Fatalf("frame %d is %d", i, got)
+		}
+	}
+	drops(t, "up", &r.up, nil)
 }
 
 // TestUnsent has a network that keeps the end of a frame to itself until it is
