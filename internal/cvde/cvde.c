@@ -25,7 +25,7 @@ struct cvde_conn {
 	const struct cvde_lib *lib;
 	VDECONN *conn;
 	int datafd, ctlfd;
-	int peek;
+	int peek, prime;
 	int later; /* a result that came after frames of the same batch */
 };
 
@@ -123,6 +123,22 @@ void cvde_peek(struct cvde_conn *c)
 	c->peek = 1;
 }
 
+void cvde_prime(struct cvde_conn *c)
+{
+	c->prime = 1;
+}
+
+/* Leaves the number AF_INET6 all over the stack that the next call will use: vxlan
+ * takes the length of an address from a struct that it has not set. sockaddr_in
+ * has room there, too. */
+__attribute__((noinline)) static void prime(void)
+{
+	volatile unsigned short stack[512];
+
+	for (unsigned i = 0; i < sizeof(stack) / sizeof(*stack); i++)
+		stack[i] = AF_INET6;
+}
+
 /* How long a frame vde_recv is asked for. Not more than VDE_ETHBUFSIZE: pcap would
  * read beyond what it captured. */
 static size_t room(const struct cvde_conn *c)
@@ -162,6 +178,8 @@ int cvde_recv(struct cvde_conn *c, struct mmsghdr *v, int n, int poll)
 
 		if (poll && !ready(c->datafd, POLLIN))
 			break;
+		if (c->prime)
+			prime();
 		/* The buffer is larger: agno may write 14 bytes more than it was allowed. */
 		len = c->lib->recv(c->conn, v[got].msg_hdr.msg_iov->iov_base, room(c), 0);
 		if (len > 1) {

@@ -114,6 +114,10 @@ func (c *Conn) CtlFd() int { return int(C.cvde_ctlfd(c.c)) }
 // with a VLAN tag: Recv asks the socket for the length before, where it can.
 func (c *Conn) Peek() { C.cvde_peek(c.c) }
 
+// Prime is for a plugin that reads an address family from the stack before it
+// has set it: Recv leaves a good one there.
+func (c *Conn) Prime() { C.cvde_prime(c.c) }
+
 // Recv stores up to n frames that are ready in the n struct mmsghdr at v, whose
 // buffers hold more than EthBufSize bytes each, and returns how many it stored:
 // 0 if there was none. With poll, vde_recv is called only when DataFd is

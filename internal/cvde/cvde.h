@@ -43,6 +43,10 @@ int cvde_ctlfd(const struct cvde_conn *c);
  * the frame, which is looked up in datafd, if that is a socket of bare frames. */
 void cvde_peek(struct cvde_conn *c);
 
+/* cvde_prime is for a plugin that takes an address family from a struct on its
+ * stack before it has set it: cvde_recv sees to it that there is a good one. */
+void cvde_prime(struct cvde_conn *c);
+
 /* cvde_recv stores up to n frames that are ready in v: the count, 0 if none is,
  * -errno, or CVDE_EOF if vde_recv returned 0. With poll it calls vde_recv only
  * when datafd is readable (some plugins wait for ever, whatever its flags). */

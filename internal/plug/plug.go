@@ -56,6 +56,9 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	if err != nil {
 		return nil, err
 	}
+	if table[vnl.Plugin].nests {
+		return openNested(lib, vnl, opts)
+	}
 	if table[vnl.Plugin].pumps {
 		reclaimHub(vnl)
 	}
@@ -114,6 +117,9 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	}
 	if t.peek {
 		conn.Peek()
+	}
+	if t.primes {
+		conn.Prime()
 	}
 	switch {
 	case t.path == bySocket && socketType(p.data) == t.sockType:

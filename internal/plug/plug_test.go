@@ -164,8 +164,8 @@ func TestDriven(t *testing.T) {
 		{"null://", "*plug.libPlug", true},
 		{"hub://" + dir + "/h", "*plug.libPlug", false},
 		{"switch://" + dir + "/i", "*plug.libPlug", false},
-		{"vlan://5{vde://" + sw + "}", "*plug.libPlug", false},
-		{"agno://" + key + "{vde://" + sw + "}", "*plug.libPlug", false},
+		{"vlan://5{vde://" + sw + "}", "*plug.nestedPlug", false},
+		{"agno://" + key + "{vde://" + sw + "}", "*plug.nestedPlug", false},
 		{"cmd://cat", "*plug.cmdPlug", true},
 	} {
 		t.Run(ParseVNL(c.vnl).Plugin, func(t *testing.T) {

@@ -31,8 +31,17 @@ type traits struct {
 	connects bool
 	// emptyIsNothing: a vde_recv of 0 is an empty datagram, not the end.
 	emptyIsNothing bool
+	// nests: the VNL has another one in braces, which is opened as what it is
+	// and joined to the plugin by a socket.
+	nests bool
+	// overhead: how many bytes a nesting plugin adds to a frame, at most.
+	overhead int
+	// minSend, minRecv: shorter frames make a nesting plugin crash, bytes.
+	minSend, minRecv int
 	// peek: vde_recv returns the buffer's length for that of a tagged frame.
 	peek bool
+	// primes: vde_recv reads an address family from the stack before it sets it.
+	primes bool
 	// pollOut: datafd's POLLOUT tells whether vde_send would wait.
 	pollOut bool
 	// serialSends: sends of all connections in the process must take turns.
@@ -82,13 +91,19 @@ var table = map[string]traits{
 
 	"hub": hubTraits, "switch": hubTraits, "multi": hubTraits, "bonding": hubTraits,
 
-	// vxlan keeps one struct msghdr for the whole process in vde_vxlan_send.
-	"vxlan": {parallel: true, nonblock: true, serialSends: true, transient: networkErrors},
+	// vxlan keeps one struct msghdr for the whole process in vde_vxlan_send; its
+	// vde_vxlan_recv stores senders without an address, to which it then cannot
+	// send, if it has not been primed.
+	"vxlan": {parallel: true, nonblock: true, serialSends: true, primes: true, transient: append(networkErrors, unix.EDESTADDRREQ)},
 	// vxvde forgets its epoll descriptor in vde_close, which does not use it.
 	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors},
 	"pcap":  {keepsOnExec: true, transient: networkErrors, pkg: "libvdeplug-pcap"},
-	"vlan":  {nonblock: true, peek: true, pkg: "libvdeplug-vlan"},
-	"agno":  {nonblock: true, pkg: "libvdeplug-agno"},
+	// vlan subtracts the size of a tag from the length of a frame that has one,
+	// even if there is no room for it.
+	"vlan": {nests: true, nonblock: true, peek: true, overhead: 4, minSend: 18, minRecv: 18, pkg: "libvdeplug-vlan"},
+	// agno does the same with its header: 14 bytes of Ethernet, a block for its
+	// own header and at least one of what is encrypted are a whole frame.
+	"agno":  {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 16, pkg: "libvdeplug-agno"},
 	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, pkg: "libvdeplug-vdesl"},
 }
 

@@ -15,8 +15,8 @@ import (
 var binDir string
 
 // Main builds the program, with the race detector if the test has it, runs the
-// tests and returns their exit status. It is for a TestMain.
-func Main(m *testing.M) int {
+// tests, which m is, and returns their exit status. It is for a TestMain.
+func Main(m interface{ Run() int }) int {
 	dir, err := os.MkdirTemp("", "umlvde-test")
 	if err == nil {
 		defer os.RemoveAll(dir)

@@ -180,6 +180,8 @@ type HelperConfig struct {
 	Args []string // before the VNLs; default: --descr UML -v
 	VNL  string
 	Attr *syscall.SysProcAttr
+
+	Program string // another vde_plug than the one under test
 }
 
 // StartHelper starts the program as UML would.
@@ -194,7 +196,10 @@ func StartHelper(t testing.TB, c HelperConfig) *Guest {
 	if c.Args == nil {
 		c.Args = []string{"--descr", "UML", "-v"}
 	}
-	cmd := exec.Command(VdePlug(), append(c.Args, "seqpacket://3", c.VNL)...)
+	if c.Program == "" {
+		c.Program = VdePlug()
+	}
+	cmd := exec.Command(c.Program, append(c.Args, "seqpacket://3", c.VNL)...)
 	cmd.Args[0] = "vde_plug"
 	cmd.Env = append(os.Environ(), c.Env...)
 	cmd.ExtraFiles = []*os.File{far}

@@ -13,7 +13,11 @@ import (
 // TempDir makes a directory with a short path, as sockets need it.
 func TempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vde")
+	parent := os.TempDir()
+	if len(parent) > 20 {
+		parent = "/tmp"
+	}
+	dir, err := os.MkdirTemp(parent, "vde")
 	if err != nil {
 		t.Fatal(err)
 	}
