@@ -73,6 +73,9 @@ func HungUp(fd int) bool {
 // Readable reports whether reading fd would have a result now.
 func Readable(fd int) bool { return polled(fd, unix.POLLIN) != 0 }
 
+// Writable reports whether writing fd would have a result now.
+func Writable(fd int) bool { return polled(fd, unix.POLLOUT) != 0 }
+
 // Queued returns how many bytes of frames wait on a SEQPACKET socket to be read.
 func Queued(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)

@@ -1,7 +1,7 @@
 package plug
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,23 +20,21 @@ import (
 // returns what it is sent once the command is dead, and waits for ever for
 // a command that ignores the end of its input; so this is served here.
 type cmdPlug struct {
-	cmd  *exec.Cmd
-	r, w int    // our ends of its standard output and input, non-blocking
-	in   []byte // read: in[from:to] is not yet cut into frames
-	from int
-	to   int
-	out  []byte // framed and counted, but not yet written
-	done chan struct{}
+	*Stream // on our ends of its standard output and input
+	cmd     *exec.Cmd
+	grace   time.Duration
+	done    chan struct{}
 }
 
 const (
-	// maxCmdFrame is the longest frame of a vdestream, in bytes (VDE_ETHBUFSIZE).
-	maxCmdFrame = 9234
-	// cmdBuffer holds a batch of ordinary frames, or several of the longest.
-	cmdBuffer = 128 << 10
-	// cmdGrace is how long a command may take to end after the end of its
-	// input, and again after SIGTERM.
+	// cmdGrace is how long the command of a cmd:// may take to end after the end
+	// of its input, and again after SIGTERM.
 	cmdGrace = 100 * time.Millisecond
+	// commandGrace is the same for a command that a user has started with the
+	// program: it may be on the other end of a slow line.
+	commandGrace = time.Second
+	// pipeSize is how many bytes a pipe holds (pipe(7)).
+	pipeSize = 64 << 10
 )
 
 func openCmd(line string) (Plug, error) {
@@ -44,6 +42,18 @@ func openCmd(line string) (Plug, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It must not get the signals that a terminal sends to this process.
+	return startCommand(argv, cmdGrace, &syscall.SysProcAttr{Setpgid: true})
+}
+
+// Command starts a program that speaks frames on its standard input and output,
+// as that of a cmd:// does, in the process group of the caller, so that it can
+// ask the user for a password.
+func Command(argv []string) (Plug, error) {
+	return startCommand(argv, commandGrace, &syscall.SysProcAttr{})
+}
+
+func startCommand(argv []string, grace time.Duration, attr *syscall.SysProcAttr) (Plug, error) {
 	var in, out [2]int // the command's standard input and output: read end, write end
 	if err := unix.Pipe2(in[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
@@ -56,21 +66,18 @@ func openCmd(line string) (Plug, error) {
 	defer stdin.Close()
 	defer stdout.Close()
 	c := &cmdPlug{
-		cmd:  exec.Command(argv[0], argv[1:]...),
-		r:    out[0],
-		w:    in[1],
-		in:   make([]byte, cmdBuffer),
-		out:  make([]byte, 0, 2+maxCmdFrame),
-		done: make(chan struct{}),
+		Stream: newStream(streamFd{fd: out[0], kind: ownPipe}, streamFd{fd: in[1], kind: ownPipe, most: pipeSize}),
+		cmd:    exec.Command(argv[0], argv[1:]...),
+		grace:  grace,
+		done:   make(chan struct{}),
 	}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = stdin, stdout, os.Stderr
-	// The command must not outlive this process, which may be killed, nor get
-	// the signals that a terminal sends to it.
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	attr.Pdeathsig = syscall.SIGTERM // it must not outlive this process, which may be killed
+	c.cmd.SysProcAttr = attr
 	// An end of a pipe is a description of its own: this does not touch the command's.
-	_, _ = unix.SetNonblock(c.r, true), unix.SetNonblock(c.w, true)
+	_, _ = unix.SetNonblock(out[0], true), unix.SetNonblock(in[1], true)
 	if err := c.cmd.Start(); err != nil {
-		_, _ = unix.Close(c.r), unix.Close(c.w)
+		_, _ = unix.Close(out[0]), unix.Close(in[1])
 		return nil, fmt.Errorf("the command cannot be started: %w", err)
 	}
 	go func() {
@@ -80,115 +87,63 @@ func openCmd(line string) (Plug, error) {
 	return c, nil
 }
 
-// Recv returns what is left of the last read, else reads once.
+// Recv is relay.Port's.
 func (c *cmdPlug) Recv(b *mmsg.Batch) error {
-	b.Clear()
-	if err := c.cut(b); err != nil || b.Len() > 0 {
-		return err
-	}
-	n, errno := mmsg.Read(c.r, c.in[c.to:])
-	switch {
-	case errno == unix.EAGAIN, errno == unix.EINTR:
-		return unix.EAGAIN
-	case errno != 0:
-		return fmt.Errorf("reading from the command: %w", errno)
-	case n == 0:
-		return c.ended()
-	}
-	c.to += n
-	if err := c.cut(b); err != nil {
-		return err
-	}
-	if b.Len() == 0 {
-		return unix.EAGAIN
-	}
-	return nil
+	return c.explain(c.Stream.Recv(b))
 }
 
-// cut moves whole frames from the buffer to b, and a rest to the front of the
-// buffer.
-func (c *cmdPlug) cut(b *mmsg.Batch) error {
-	for c.to-c.from >= 2 && b.Len() < mmsg.Max {
-		n := int(binary.BigEndian.Uint16(c.in[c.from:]))
-		if n > maxCmdFrame {
-			return fmt.Errorf("the command sent something else than frames (does it print a greeting?): a length of %d bytes", n)
-		}
-		if c.to-c.from < 2+n {
-			break
-		}
-		b.Append(c.in[c.from+2 : c.from+2+n])
-		c.from += 2 + n
+// Send is relay.Port's.
+func (c *cmdPlug) Send(b *mmsg.Batch, count *relay.Counters) error {
+	return c.explain(c.Stream.Send(b, count))
+}
+
+// explain adds to the end of the stream how the command ended.
+func (c *cmdPlug) explain(err error) error {
+	if errors.Is(err, io.EOF) {
+		return c.ended()
 	}
-	if b.Len() < mmsg.Max {
-		c.to = copy(c.in, c.in[c.from:c.to])
-		c.from = 0
-	}
-	return nil
+	return err
 }
 
 // ended says how the command ended, as an io.EOF.
 func (c *cmdPlug) ended() error {
 	select {
 	case <-c.done:
-		return &endError{fmt.Sprintf("the command ended (%v)", c.cmd.ProcessState)}
-	case <-time.After(cmdGrace):
-		return &endError{"the command closed its output"}
+		return &endError{fmt.Sprintf("the command ended (%v)", c.cmd.ProcessState), c.cmd.ProcessState.Success()}
+	case <-time.After(c.grace):
+		return &endError{why: "the command closed its output"}
 	}
 }
+
+// ErrDone is what a command's end is if it was a success.
+var ErrDone = errors.New("the command has done its work")
 
 // endError is an io.EOF that knows more.
-type endError struct{ why string }
-
-func (e *endError) Error() string { return e.why }
-func (e *endError) Unwrap() error { return io.EOF }
-
-// Send writes frame by frame: a pipe takes up to PIPE_BUF bytes, an ordinary
-// frame, wholly or not at all.
-func (c *cmdPlug) Send(b *mmsg.Batch, count *relay.Counters) error {
-	for {
-		if len(c.out) > 0 {
-			n, errno := mmsg.Write(c.w, c.out)
-			switch {
-			case errno == unix.EAGAIN, errno == unix.EINTR:
-				return unix.EAGAIN
-			case errno == unix.EPIPE:
-				return c.ended()
-			case errno != 0:
-				return fmt.Errorf("writing to the command: %w", errno)
-			}
-			c.out = c.out[:copy(c.out, c.out[n:])]
-			continue
-		}
-		if b.Len() == 0 {
-			return nil
-		}
-		frame := b.Frame(0)
-		c.out = binary.BigEndian.AppendUint16(c.out, uint16(len(frame)))
-		c.out = append(c.out, frame...)
-		count.Sent(1, uint64(len(frame)))
-		b.Drop(1)
-	}
+type endError struct {
+	why  string
+	done bool
 }
 
+func (e *endError) Error() string        { return e.why }
+func (e *endError) Unwrap() error        { return io.EOF }
+func (e *endError) Is(target error) bool { return e.done && target == ErrDone }
+
 // Close gives the command the end of its input and, if it does not take the
-// hint, SIGTERM and SIGKILL, to its children, too.
+// hint, SIGTERM and SIGKILL; those of a cmd:// go to its children, too.
 func (c *cmdPlug) Close() error {
-	_, _ = unix.Close(c.w), unix.Close(c.r)
+	target := c.cmd.Process.Pid
+	if c.cmd.SysProcAttr.Setpgid {
+		target = -target
+	}
+	_, _ = unix.Close(c.w.fd), unix.Close(c.r.fd)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		select {
 		case <-c.done:
 			return nil
-		case <-time.After(cmdGrace):
-			_ = syscall.Kill(-c.cmd.Process.Pid, sig) // it may just have ended
+		case <-time.After(c.grace):
+			_ = syscall.Kill(target, sig) // it may just have ended
 		}
 	}
 	<-c.done
 	return nil
 }
-
-func (c *cmdPlug) Unsent() bool         { return len(c.out) > 0 }
-func (c *cmdPlug) Fds() (r, w, ctl int) { return c.r, c.w, -1 }
-func (c *cmdPlug) Check() error         { return nil }
-func (c *cmdPlug) Pumps() bool          { return false }
-func (c *cmdPlug) Parallel() bool       { return true }
-func (c *cmdPlug) MaxFrame() int        { return maxCmdFrame }

@@ -2,7 +2,6 @@ package plug
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -27,15 +26,6 @@ func script(t *testing.T, text string) string {
 	return "cmd://" + path
 }
 
-// stream frames frames as a vdestream does.
-func stream(frames ...[]byte) (out []byte) {
-	for _, f := range frames {
-		out = binary.BigEndian.AppendUint16(out, uint16(len(f)))
-		out = append(out, f...)
-	}
-	return out
-}
-
 // TestCmdPieces has a command write frames in pieces of all sizes, so that each
 // length and each frame is cut everywhere.
 func TestCmdPieces(t *testing.T) {
@@ -48,7 +38,7 @@ func TestCmdPieces(t *testing.T) {
 		frames = append(frames, f)
 	}
 	file := filepath.Join(rig.TempDir(t), "stream")
-	must(t, os.WriteFile(file, stream(frames...), 0o600))
+	must(t, os.WriteFile(file, framed(frames...), 0o600))
 	for _, size := range []int{1, 2, 3, 7, 16, 61, 62, 63, 1000, 9236, 20000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			p := open(t, fmt.Sprintf("cmd://dd if=%s bs=%d status=none", file, size))
@@ -82,12 +72,12 @@ func TestCmdSlowly(t *testing.T) {
 	c := p.(*cmdPlug)
 	b := newBatch(t)
 	for round := range uint32(3) {
-		text := stream(rig.Frame(40, round))
+		text := framed(rig.Frame(40, round))
 		for i := range text {
 			if _, err := w.Write(text[i : i+1]); err != nil {
 				t.Fatal(err)
 			}
-			poll(t, c.r, unix.POLLIN)
+			poll(t, c.r.fd, unix.POLLIN)
 			err := p.Recv(b)
 			if last := i == len(text)-1; last != (err == nil) || !last && !errors.Is(err, unix.EAGAIN) {
 				t.Fatalf("after %d of %d bytes: %v", i+1, len(text), err)
@@ -211,7 +201,7 @@ func TestCmdClose(t *testing.T) {
 			p, err := Open(ParseVNL(c.vnl), Options{})
 			must(t, err)
 			if what == "waits for SIGKILL" {
-				poll(t, p.(*cmdPlug).r, unix.POLLIN) // the trap is set
+				poll(t, p.(*cmdPlug).r.fd, unix.POLLIN) // the trap is set
 			}
 			start := time.Now()
 			must(t, p.Close())
