@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"github.com/umlvde/umlvde/internal/guard"
@@ -34,6 +35,9 @@ func main() {
 
 // dispatch runs what args, with the program's name first, ask for.
 func dispatch(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && strings.HasPrefix(args[0], "-") { // as a login shell is called
+		return exit(strings.TrimPrefix(args[0], "-"), errNoShell, stderr)
+	}
 	name, args := programName(args)
 	if name != "vde_plug" && len(args) > 0 {
 		switch args[0] {
@@ -47,9 +51,23 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 			return exit(name, listen(args[1:], stdout), stderr)
 		case "version", "--version":
 			return exit(name, printVersion(stdout), stderr)
+		case daemonCommand:
+			bg, argv, err := newBackground(args[1:])
+			if err != nil {
+				return exit(name, err, stderr)
+			}
+			return vdePlug(argv[0], argv[1:], stdout, stderr, bg)
 		}
 	}
-	return exit(name, plugMain(name, args, stdout), stderr)
+	return vdePlug(name, args, stdout, stderr, nil)
+}
+
+// vdePlug runs vde_plug to its end, and does what has to be done then.
+func vdePlug(name string, args []string, stdout, stderr io.Writer, bg *background) int {
+	var end ending
+	err := plugMain(name, args, stdout, stderr, &end, bg)
+	end.run()
+	return end.status(exit(name, err, stderr))
 }
 
 // programName is the name that the program was called by, and its arguments.
@@ -69,14 +87,35 @@ func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format
 
 // exit prints err, if there is one, in a line, and returns the exit status.
 func exit(name string, err error, stderr io.Writer) int {
-	var usage usageError
+	var (
+		usage  usageError
+		status exitStatus
+	)
 	switch {
 	case err == nil, errors.Is(err, pflag.ErrHelp):
 		return exitOK
+	case errors.Is(err, errNoShell):
+		if log, err := openSysLog("FAILED"); err == nil {
+			log.close("")
+		}
+		fmt.Fprintln(stderr, errNoShell)
+		return exitFailure
+	case errors.As(err, &status): // that process has said why
+		return int(status)
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "%s: %v (%s --help tells more)\n", name, err, name)
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)
 	return exitFailure
+}
+
+// prefixed writes each text after the program's name.
+type prefixed struct {
+	io.Writer
+	name string
+}
+
+func (p prefixed) Write(text []byte) (int, error) {
+	return p.Writer.Write(append([]byte(p.name+": "), text...))
 }

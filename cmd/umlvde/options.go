@@ -1,21 +1,28 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 )
 
-// plugOptions are the options of vde_plug(1) that this program has, and its
-// operands.
+// plugOptions are the options of vde_plug(1) and its operands.
 type plugOptions struct {
-	descr   string
+	descr   string // "" if not given
 	verbose bool
+	daemon  bool
+	pidfile string
+	log     bool
+	ipLog   bool
+	login   login         // what -c says
 	ends    [2]endOptions // of the first and the second VNL
 	vnls    []string
+	command []string // what follows a lone "=", with its arguments
 }
 
 // endOptions are those that vde_plug has once for either VNL.
@@ -40,12 +47,16 @@ func (m *octal) Set(s string) error {
 	return nil
 }
 
-const plugUsage = `usage: %[1]s [OPTIONS] seqpacket://FD [VNL]
+const plugUsage = `usage: %[1]s [OPTIONS] VNL VNL               a cable between two networks
+       %[1]s [OPTIONS] [VNL] = COMMAND...   the same, to the network that COMMAND joins
+       %[1]s [OPTIONS] [VNL]                frames on standard input and output
+       %[1]s [OPTIONS] seqpacket://FD [VNL] serves a User-Mode Linux guest
 
-Joins a User-Mode Linux guest, whose socket is the descriptor FD, and the
-network that VNL names (tap://NAME, slirp://, vde:///PATH, cmd://COMMAND ...;
-without one, your default switch). UML starts this program for
-vecN:transport=vde,vnl=VNL when it finds it in PATH as vde_plug.
+A VNL names a network: tap://NAME, slirp://, vde:///PATH, vxvde://GROUP ...; without
+one, or with '', it is your default switch. COMMAND speaks frames on its standard
+input and output, as in: %[1]s vde:///tmp/switch = ssh HOST vde_plug tap://NAME
+UML starts this program for vecN:transport=vde,vnl=VNL when it finds it in PATH as
+vde_plug.
 `
 
 const moreUsage = `
@@ -56,9 +67,13 @@ const moreUsage = `
 
 // parsePlugOptions reads the command line of vde_plug.
 func parsePlugOptions(name string, args []string, stdout io.Writer) (*plugOptions, error) {
-	o := &plugOptions{descr: "vdeplug"}
+	o := &plugOptions{}
 	fs := newFlagSet(name)
-	fs.StringVarP(&o.descr, "descr", "D", o.descr, "`DESCR`iption of the connection, as the switch shows it")
+	fs.BoolVarP(&o.daemon, "daemon", "d", false, "go on in the background, once the networks are joined")
+	fs.StringVarP(&o.pidfile, "pidfile", "p", "", "write the process id to `FILE`, until the end")
+	fs.BoolVarP(&o.log, "log", "l", false, "tell syslog of the start and of the end")
+	fs.BoolVarP(&o.ipLog, "iplog", "L", false, "tell it of the IP addresses that come from the second end, too")
+	fs.StringVarP(&o.descr, "descr", "D", "", "`DESCR`iption of the connection, as the switch shows it")
 	for i, suffix := range []string{"", "2"} {
 		e := &o.ends[i]
 		which := [...]string{"first", "second"}[i]
@@ -66,21 +81,52 @@ func parsePlugOptions(name string, args []string, stdout io.Writer) (*plugOption
 		fs.StringVarP(&e.group, "group"+suffix, [...]string{"g", "G"}[i], "", "`GROUP` that owns the data socket of the "+which+" VNL")
 		fs.VarP(&e.mode, "mod"+suffix, [...]string{"m", "M"}[i], "octal permissions of the data socket of the "+which+" VNL")
 	}
+	fs.VarP(&o.login, "command", "c", "as a login shell; it must be vde_plug")
 	fs.BoolVarP(&o.verbose, "verbose", "v", false, "tell when the link comes up, and count the frames at the end")
 	more := ""
 	if name != "vde_plug" {
 		more = moreUsage
 	}
-	if err := parse(fs, args, stdout, fmt.Sprintf(plugUsage, name)+more); err != nil {
+	rest, err := o.operands(fs, args, stdout, fmt.Sprintf(plugUsage, name)+more)
+	if err != nil {
 		return nil, err
+	}
+	for i, word := range rest {
+		if word == "=" && i < 2 {
+			rest, o.command = rest[:i], rest[i+1:]
+			if len(o.command) == 0 {
+				return nil, usagef("no command follows the =")
+			}
+			break
+		}
+	}
+	if len(rest) > 2 {
+		return nil, usagef("%d VNLs are too many for a cable with two ends: %s", len(rest), strings.Join(rest, " "))
 	}
 	for _, e := range o.ends {
 		if e.port < 0 {
 			return nil, usagef("%d is not a port of a switch", e.port)
 		}
 	}
-	o.vnls = fs.Args()
+	o.vnls = rest
 	return o, nil
+}
+
+// operands parses args and returns the words that are no options, which may come
+// in between. What follows a lone "=" belongs to the command, even if it looks
+// like an option.
+func (o *plugOptions) operands(fs *pflag.FlagSet, args []string, stdout io.Writer, usage string) (words []string, err error) {
+	fs.SetInterspersed(false)
+	for {
+		if err := parse(fs, args, stdout, usage); err != nil {
+			return nil, err
+		}
+		args = fs.Args()
+		if len(args) == 0 || fs.ArgsLenAtDash() >= 0 || args[0] == "=" && len(words) < 2 {
+			return append(words, args...), nil
+		}
+		words, args = append(words, args[0]), args[1:]
+	}
 }
 
 func newFlagSet(name string) *pflag.FlagSet {
@@ -92,15 +138,44 @@ func newFlagSet(name string) *pflag.FlagSet {
 }
 
 // parse parses args; --help prints usage and the options on stdout and returns
-// pflag.ErrHelp.
+// pflag.ErrHelp. As with getopt_long(3), an option's name may be cut short.
 func parse(fs *pflag.FlagSet, args []string, stdout io.Writer, usage string) error {
-	help := fs.BoolP("help", "h", false, "print this and exit")
+	if fs.Lookup("help") == nil { // else it parses what is left
+		fs.BoolP("help", "h", false, "print this and exit")
+	}
+	var names []string
+	fs.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if full := completions(names, name); len(full) == 1 {
+			name = full[0]
+		}
+		return pflag.NormalizedName(name)
+	})
 	if err := fs.Parse(args); err != nil {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if full := completions(names, unknown.GetSpecifiedName()); len(full) > 1 {
+				err = fmt.Errorf("--%s is ambiguous: --%s", unknown.GetSpecifiedName(), strings.Join(full, " or --"))
+			}
+		}
 		return usageError{err}
 	}
-	if *help {
+	if help, err := fs.GetBool("help"); err == nil && help {
 		fmt.Fprintf(stdout, "%s\n%s", usage, strings.ReplaceAll(fs.FlagUsages(), " string ", " "))
 		return pflag.ErrHelp
 	}
 	return nil
+}
+
+// completions lists the names that begin with part, or the one that is it.
+func completions(names []string, part string) (full []string) {
+	if slices.Contains(names, part) {
+		return []string{part}
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, part) {
+			full = append(full, name)
+		}
+	}
+	return full
 }

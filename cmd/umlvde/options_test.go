@@ -29,7 +29,7 @@ func TestGuestAndNetwork(t *testing.T) {
 		{"--descr|UML|seqpacket://17", 17, guard.Job{Descr: "UML"}},
 		{"tap://t|seqpacket://4|-D|x|-g|g|-m|600|--port|2|-G|other", 4, guard.Job{Descr: "x", VNL: "tap://t", Port: 2, Mode: 0o600, Group: "g"}},
 		{"-vDx|seqpacket://4|null://", 4, guard.Job{Descr: "x", VNL: "null://"}},
-		{"seqpacket://4|seqpacket://5", 4, guard.Job{Descr: "vdeplug", VNL: "seqpacket://5"}},
+		{"seqpacket://4|seqpacket://5", 4, guard.Job{VNL: "seqpacket://5"}},
 	} {
 		o, err := parsePlugOptions("vde_plug", strings.Split(tc.args, "|"), &bytes.Buffer{})
 		if err != nil {

@@ -16,29 +16,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plugMain is vde_plug: the helper of a UML kernel.
-func plugMain(name string, args []string, stdout io.Writer) error {
+// plugMain is vde_plug: the helper of a UML kernel, and a cable for everybody
+// else.
+func plugMain(name string, args []string, stdout, stderr io.Writer, end *ending, bg *background) error {
 	o, err := parsePlugOptions(name, args, stdout)
 	if err != nil {
 		return err
 	}
-	guest, end, vnl, err := o.guestAndNetwork()
+	if o.daemon && bg == nil {
+		return daemonize(name, args)
+	}
+	o.ipLog = o.ipLog || bool(o.login) && logsIP()
+	log, err := o.openLog(end)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		o.ipLog = false
+	}
+	if o.hasGuest() {
+		return o.helper(name, end, bg)
+	}
+	return cable(o, prefixed{stderr, name}, log, end, bg)
+}
+
+// openLog starts the log that the options ask for.
+func (o *plugOptions) openLog(end *ending) (*sysLog, error) {
+	if !o.log && !o.ipLog && !bool(o.login) {
+		return nil, nil
+	}
+	log, err := openSysLog("START")
+	if err == nil {
+		end.add(func() { log.close("STOP") })
+	}
+	return log, err
+}
+
+// hasGuest says that one end is a socket on which a guest may be, which has to be
+// kept open and empty.
+func (o *plugOptions) hasGuest() bool {
+	return o.command == nil && slices.ContainsFunc(o.vnls, func(vnl string) bool { return strings.HasPrefix(vnl, seqpacket) })
+}
+
+const seqpacket = "seqpacket://"
+
+// helper serves a guest.
+func (o *plugOptions) helper(name string, end *ending, bg *background) error {
+	guest, network, vnl, err := o.guestAndNetwork()
 	if err != nil {
 		return err
 	}
-	return tendGuest(name, guest, o.verbose, guard.Job{
-		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: end.port, Group: end.group, Mode: uint32(end.mode),
+	if o.descr == "" {
+		o.descr = "vdeplug"
+	}
+	return o.tendGuest(name, guest, end, bg, guard.Job{
+		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: network.port, Group: network.group, Mode: uint32(network.mode),
 	})
 }
 
 // guestAndNetwork tells the VNL that is the guest's socket from the network's,
 // which may be missing: then it is the default one.
 func (o *plugOptions) guestAndNetwork() (guest int, end endOptions, vnl string, err error) {
-	if len(o.vnls) > 2 {
-		return 0, end, "", usagef("%d VNLs are too many for a cable with two ends: %s", len(o.vnls), strings.Join(o.vnls, " "))
-	}
 	for i, v := range o.vnls {
-		arg, ok := strings.CutPrefix(v, "seqpacket://")
+		arg, ok := strings.CutPrefix(v, seqpacket)
 		if !ok {
 			continue
 		}
@@ -51,12 +89,12 @@ func (o *plugOptions) guestAndNetwork() (guest int, end endOptions, vnl string, 
 		}
 		return guest, o.ends[1-i], vnl, nil
 	}
-	return 0, end, "", usagef("no seqpacket://FD among the VNLs: this version serves guests only")
+	return 0, end, "", usagef("there is no seqpacket://FD among the VNLs")
 }
 
 // tendGuest serves the guest behind a socket that this process was born with,
 // until the guest ends.
-func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
+func (o *plugOptions) tendGuest(name string, guest int, end *ending, bg *background, job guard.Job) error {
 	if _, err := plug.NewSocket(guest); err != nil {
 		return fmt.Errorf("seqpacket://%d: %w", guest, err)
 	}
@@ -76,16 +114,18 @@ func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
 		unix.CloseOnExec(job.Fd)
 	}
 	job.Limit = uml.DefaultFrameLimit
-	parent := os.Getppid()
-	if limit, ok := uml.RunningLimit(parent, isHelperOf(job.VNL)); ok {
-		job.Limit = limit
+	pidfd := -1 // the end of the socket must do
+	if bg == nil {
+		parent := os.Getppid()
+		if limit, ok := uml.RunningLimit(parent, isHelperOf(job.VNL)); ok {
+			job.Limit = limit
+		}
+		// UML up to 6.12, when killed, leaves threads that keep the socket open.
+		if fd, err := unix.PidfdOpen(parent, 0); err == nil {
+			pidfd = fd
+		}
 	}
-	// UML up to 6.12, when killed, leaves threads that keep the socket open.
-	pidfd, err := unix.PidfdOpen(parent, 0)
-	if err != nil {
-		pidfd = -1 // the end of the socket must do
-	}
-	g, err := guard.New(guard.Stderr(name, verbose))
+	g, err := guard.New(guard.Stderr(name, o.verbose))
 	if err != nil {
 		return err
 	}
@@ -93,6 +133,9 @@ func tendGuest(name string, guest int, verbose bool, job guard.Job) error {
 		return err
 	}
 	if err := g.Tend(guest, pidfd, job); err != nil {
+		return err
+	}
+	if err := o.settle(end, bg); err != nil {
 		return err
 	}
 	return g.Run()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"github.com/umlvde/umlvde/internal/cvde"
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -67,6 +68,20 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 		return nil, explain(lib, vnl, err)
 	}
 	return classify(conn, table[vnl.Plugin]), nil
+}
+
+// CloseWithin closes p, unless that takes longer than patience: then p is left to
+// the end of the process.
+func CloseWithin(p Plug, patience time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = p.Close() // there is no use for it any more
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+	}
 }
 
 func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {

@@ -68,9 +68,16 @@ type Monitor struct {
 	Wake func()
 }
 
-// ErrGuestGone is what Run returns, perhaps with a cause, when the guest's port
-// has ended.
+// ErrGuestGone is what every GuestError is.
 var ErrGuestGone = errors.New("the guest has closed its end")
+
+// A GuestError is what Run returns when the guest's port has ended, because of
+// Err: io.EOF if it was closed.
+type GuestError struct{ Err error }
+
+func (e *GuestError) Error() string        { return "the guest's end: " + e.Err.Error() }
+func (e *GuestError) Unwrap() error        { return e.Err }
+func (e *GuestError) Is(target error) bool { return target == ErrGuestGone }
 
 // ErrStopped is what Run returns after Stop.
 var ErrStopped = errors.New("stopped")
@@ -134,7 +141,7 @@ func (r *Relay) Close() {
 	_ = unix.Close(r.stop)
 }
 
-// Run moves frames until the guest's port ends (ErrGuestGone), the network's
+// Run moves frames until the guest's port ends (GuestError), the network's
 // port ends (its error) or Stop is called (ErrStopped). It keeps the calling
 // goroutine on one thread meanwhile.
 func (r *Relay) Run() error {
@@ -145,7 +152,7 @@ func (r *Relay) Run() error {
 	for {
 		sent, gone, lost := r.up.step()
 		if gone != nil {
-			return guestGone(gone)
+			return &GuestError{gone}
 		}
 		if lost != nil {
 			return lost
@@ -165,11 +172,11 @@ func (r *Relay) Run() error {
 		case sent:
 			continue
 		case gone != nil: // cannot be written to
-			return guestGone(gone)
+			return &GuestError{gone}
 		case received:
 			continue
 		case r.up.hup:
-			return ErrGuestGone
+			return &GuestError{io.EOF}
 		case r.down.hup:
 			return io.EOF
 		}
@@ -177,14 +184,6 @@ func (r *Relay) Run() error {
 			return err
 		}
 	}
-}
-
-// guestGone is the end of the guest's port, because of err.
-func guestGone(err error) error {
-	if err == io.EOF { //nolint:errorlint // the Port contract: bare, if it says nothing more
-		return ErrGuestGone
-	}
-	return fmt.Errorf("%w: %w", ErrGuestGone, err)
 }
 
 // step moves at most one batch and reports whether it moved anything. recv
@@ -294,7 +293,7 @@ func (r *Relay) wait() error {
 		return ErrStopped
 	case set[4].Revents != 0:
 		if err := r.up.src.Check(); err != nil {
-			return guestGone(err)
+			return &GuestError{err}
 		}
 	case set[5].Revents != 0:
 		return r.up.dst.Check()

@@ -53,7 +53,7 @@ func Main() int {
 		return 1
 	}
 	err = serve(job, line, page, network, terminated)
-	closePlug(network)
+	plug.CloseWithin(network, closeTime)
 	switch {
 	case err == nil, errors.Is(err, relay.ErrGuestGone), errors.Is(err, relay.ErrStopped):
 		return 0
@@ -102,17 +102,4 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 		r.Stop()
 	}()
 	return r.Run()
-}
-
-// closePlug closes the plug, unless that takes too long.
-func closePlug(p plug.Plug) {
-	done := make(chan struct{})
-	go func() {
-		_ = p.Close() // the process ends
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(closeTime):
-	}
 }
