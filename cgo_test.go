@@ -89,6 +89,10 @@ const struct cvde_lib check = {
 	.datafd = vde_datafd,
 	.ctlfd = vde_ctlfd,
 	.close = vde_close,
+	.stream_open = vdestream_open,
+	.stream_send = vdestream_send,
+	.stream_recv = vdestream_recv,
+	.stream_close = vdestream_close,
 };
 `, "-c")
 }
@@ -108,7 +112,7 @@ func TestSymbols(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted := regexp.MustCompile(`dlsym\(handle, "(\w+)"\)`).FindAllSubmatch(source, -1)
-	if len(wanted) < 7 {
+	if len(wanted) < 11 {
 		t.Fatalf("found only %d symbols in cvde.c", len(wanted))
 	}
 	for _, m := range wanted {

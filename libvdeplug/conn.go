@@ -1,13 +1,12 @@
+//go:build linux
+
 package libvdeplug
 
 import (
-	"context"
 	"io"
-	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -15,16 +14,6 @@ import (
 	"github.com/umlvde/umlvde/internal/relay"
 	"golang.org/x/sys/unix"
 )
-
-// Options are the particulars of [Open]. A nil *Options and the zero value are
-// good.
-type Options struct {
-	Descr   string      // shown in a switch's list of ports; "" means the program's name
-	Port    int         // port of a switch; 0 means any
-	Group   string      // group that may use the data socket; "" means no change
-	Mode    fs.FileMode // permission bits of the data socket; 0 means 0700
-	Library string      // file of the C library; "" means $LIBVDEPLUG, or else the host's
-}
 
 // Conn is a plug in a virtual network: a [net.Conn] that carries whole Ethernet
 // frames, without checksum, of [MinFrameSize] bytes and more. Make one with
@@ -51,7 +40,9 @@ type Conn struct {
 	rd, wr half
 	inside lock          // held in the plug, if it cannot receive and send at a time; else nil
 	done   chan struct{} // closed by Close
-	close  func() error
+
+	bridged atomic.Bool // a Bridge has all turns, or is about to
+	close   func() error
 }
 
 // half is one direction of a Conn.
@@ -72,81 +63,6 @@ type half struct {
 }
 
 var _ net.Conn = (*Conn)(nil)
-
-// Open plugs into the network that vnl names; "" means the user's default
-// network, ~/.vdeplug/default, or the host's default switch.
-//
-// It blocks as long as the plugin does: looking up a name, or waiting for
-// a switch that is stopped or has no free port, which may be for ever. Use
-// [OpenContext] to limit that. It runs on the calling thread, so a goroutine
-// that is locked to a thread in another network namespace opens a tap there.
-//
-// Errors are of type *[OpError]. errors.Is tells [fs.ErrNotExist] (no library,
-// plugin, switch or device), [fs.ErrPermission], syscall.EBUSY (a tap in use),
-// syscall.ECONNREFUSED (a switch that has died); errors.As tells a
-// [*PluginError].
-func Open(vnl string, o *Options) (*Conn, error) {
-	p, text, err := open(vnl, o)
-	if err != nil {
-		return nil, openError(vnl, err)
-	}
-	c, err := newConn(p, text)
-	if err != nil {
-		_ = p.Close() // the error in hand came first
-		return nil, openError(vnl, err)
-	}
-	return c, nil
-}
-
-// OpenContext is [Open] that gives up when ctx ends, with ctx.Err. C cannot be
-// interrupted: a goroutine stays until the plugin returns, and unplugs then. It
-// runs on another thread than the caller's if ctx can end.
-func OpenContext(ctx context.Context, vnl string, o *Options) (*Conn, error) {
-	if ctx.Done() == nil {
-		return Open(vnl, o)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, openError(vnl, err)
-	}
-	type result struct {
-		c   *Conn
-		err error
-	}
-	opened := make(chan result)
-	go func() {
-		c, err := Open(vnl, o)
-		select {
-		case opened <- result{c, err}:
-		case <-ctx.Done():
-			if err == nil {
-				_ = c.Close() // nobody is there to be told
-			}
-		}
-	}()
-	select {
-	case r := <-opened:
-		return r.c, r.err
-	case <-ctx.Done():
-		return nil, openError(vnl, ctx.Err())
-	}
-}
-
-// open opens a plug and returns the text of the VNL that it found.
-func open(vnl string, o *Options) (plug.Plug, string, error) {
-	v, err := plug.Resolve(vnl)
-	if err != nil {
-		return nil, "", err
-	}
-	var opts plug.Options
-	if o != nil {
-		opts = plug.Options(*o)
-	}
-	if opts.Descr == "" {
-		opts.Descr = filepath.Base(os.Args[0])
-	}
-	p, err := plug.Open(v, opts)
-	return p, v.Text, err
-}
 
 func newConn(p plug.Plug, vnl string) (*Conn, error) {
 	c := &Conn{
@@ -270,8 +186,8 @@ func (c *Conn) WriteBatch(frames [][]byte) (n int, err error) {
 // Close unplugs. Calls in progress return [net.ErrClosed]. It waits for the plugin
 // to give up what it holds, so that a tap or an address can be used again, but not
 // longer than 50 ms: whatever takes more time, like a command that does not end or
-// a call that the plugin keeps, is left to a goroutine. Calling Close again returns
-// the same result.
+// a call that the plugin keeps, is left to a goroutine, and counted by [Unfinished].
+// Calling Close again returns the same result.
 func (c *Conn) Close() error { return c.close() }
 
 // closeWait is how long Close waits for the plugin.
@@ -287,8 +203,7 @@ func (c *Conn) shut() error {
 		}
 		h.mu.Unlock()
 	}
-	closed := make(chan error, 1)
-	go func() {
+	finish := func() error {
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.turn <- struct{}{} // nobody is in the plug, or ever will be
 			if h.batch != nil {
@@ -296,16 +211,12 @@ func (c *Conn) shut() error {
 			}
 			h.deadline.set(time.Time{})
 		}
-		closed <- c.plug.Close()
-	}()
+		return c.plug.Close()
+	}
 	wait := time.NewTimer(closeWait)
 	defer wait.Stop()
-	select {
-	case err := <-closed:
-		return c.fail("close", err)
-	case <-wait.C:
-		return nil
-	}
+	err, _ := await(finish, wait.C, func(error) {})
+	return c.fail("close", err)
 }
 
 // LocalAddr returns the network: its Network() is "vde", its String() the VNL.
@@ -313,11 +224,6 @@ func (c *Conn) LocalAddr() net.Addr { return addr(c.vnl) }
 
 // RemoteAddr returns the same as LocalAddr.
 func (c *Conn) RemoteAddr() net.Addr { return addr(c.vnl) }
-
-type addr string
-
-func (a addr) Network() string { return "vde" }
-func (a addr) String() string  { return string(a) }
 
 // SetDeadline sets both deadlines, as in [net.Conn].
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -342,25 +248,24 @@ func (c *Conn) setDeadline(h *half, t time.Time) error {
 	}
 	h.until = t
 	h.deadline.set(t)
-	if h.poll == nil {
+	if h.poll == nil || c.bridged.Load() { // unclaim will set it
 		return nil
 	}
 	return c.fail("set deadline", h.poll.file.SetReadDeadline(t))
 }
 
-// Stats counts what a [Conn] has carried.
-type Stats struct {
-	RxFrames uint64 // frames that reads have returned
-	RxBytes  uint64 // their bytes
-	RxDrops  uint64 // frames too short or too long, and those that were lost to io.ErrShortBuffer
-	TxFrames uint64 // frames that the network took
-	TxBytes  uint64 // their bytes
-	TxDrops  uint64 // frames that the network turned down
-}
-
-// Stats returns the counts so far, also after Close.
+// Stats returns the counts so far, also after Close. Those of an isolated Conn are
+// its child's, and follow with a moment's delay.
 func (c *Conn) Stats() Stats {
 	rd, wr := c.rd.count.Totals(), c.wr.count.Totals()
+	if child, ok := c.plug.(interface {
+		Totals() (up, down relay.Totals)
+	}); ok {
+		up, down := child.Totals()
+		wr = relay.Totals{Out: up.Out, Bytes: up.Bytes, Drops: wr.Drops}
+		wr.Add(relay.Totals{Drops: up.Drops})
+		rd.Add(relay.Totals{Drops: down.Drops})
+	}
 	return Stats{
 		RxFrames: rd.Out, RxBytes: rd.Bytes, RxDrops: rd.Dropped(),
 		TxFrames: wr.Out, TxBytes: wr.Bytes, TxDrops: wr.Dropped(),
@@ -372,5 +277,5 @@ func (c *Conn) fail(op string, err error) error {
 	if err == nil || err == io.EOF { //nolint:errorlint // bare, as io.Reader demands
 		return err
 	}
-	return &OpError{Op: op, VNL: c.vnl, Err: err}
+	return &OpError{Op: op, VNL: c.vnl, Err: publicError(err)}
 }

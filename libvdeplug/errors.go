@@ -3,18 +3,29 @@ package libvdeplug
 import (
 	"errors"
 	"strconv"
-
-	"github.com/umlvde/umlvde/internal/plug"
 )
 
 // ErrFrameSize says that a frame was not sent because it has fewer than
 // [MinFrameSize] bytes or more than its network can carry.
 var ErrFrameSize = errors.New("not a frame that the network carries: too short or too long")
 
+// ErrBridged says that a Conn is in use by a [Bridge].
+var ErrBridged = errors.New("the Conn is in use by a Bridge")
+
+// CrashError is why an isolated Conn has ended if it was neither its network
+// nor its plugin that said so: the child process has crashed or did not move,
+// and was killed. It also comes from an Open during which the child ended.
+type CrashError struct {
+	Reason string // one line for people
+}
+
+// Error returns the reason.
+func (e *CrashError) Error() string { return e.Reason }
+
 // OpError is the type of all errors of this package, except a bare [io.EOF]. It
 // implements [net.Error].
 type OpError struct {
-	Op  string // "load", "open", "read", "write", "set deadline" or "close"
+	Op  string // "load", "open", "read", "write", "bridge", "close" and so on
 	VNL string // the network
 	Err error  // the reason; often a syscall.Errno, wrapped or bare
 }
@@ -49,7 +60,7 @@ type PluginError struct {
 	Plugin  string // its name in the VNL
 	File    string // the file that is missing or does not load
 	Package string // the Debian package that has it, "" if unknown
-	err     *plug.PluginError
+	err     error
 }
 
 // Error says what is wrong with the file.
@@ -58,11 +69,9 @@ func (e *PluginError) Error() string { return e.err.Error() }
 // Unwrap returns the reason.
 func (e *PluginError) Unwrap() error { return e.err }
 
-// openError makes an internal error of an open one of this package.
-func openError(vnl string, err error) error {
-	var p *plug.PluginError
-	if errors.As(err, &p) {
-		err = &PluginError{Plugin: p.Plugin, File: p.File, Package: p.Package, err: p}
+func loadError(err error) error {
+	if err == nil {
+		return nil
 	}
-	return &OpError{Op: "open", VNL: vnl, Err: err}
+	return &OpError{Op: "load", Err: err}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package libvdeplug
 
 import (
@@ -49,6 +51,8 @@ func (c *Conn) over(h *half) error {
 	switch {
 	case isClosed(c.done):
 		return net.ErrClosed
+	case c.bridged.Load():
+		return ErrBridged
 	case isClosed(h.deadline.passed()):
 		return os.ErrDeadlineExceeded
 	}
@@ -168,8 +172,8 @@ func (c *Conn) writePoller() (*poller, error) {
 	h := &c.wr
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.poll != nil || isClosed(c.done) {
-		return h.poll, c.over(h)
+	if err := c.over(h); err != nil || h.poll != nil {
+		return h.poll, err
 	}
 	_, w, _ := c.plug.Fds()
 	p, err := newPoller(w, unix.EPOLLOUT, -1, false)
@@ -191,8 +195,8 @@ const (
 // wait parks the caller until the plug is ready.
 func (c *Conn) wait(h *half, p *poller) error {
 	if err := p.wait(); err != nil {
-		if isClosed(c.done) {
-			return net.ErrClosed
+		if over := c.over(h); over != nil { // it knows better
+			return over
 		}
 		return err
 	}

@@ -7,23 +7,49 @@
 // A network is named by a VNL, PLUGIN://ADDRESS, as in vde_plug(1). What comes
 // of [Open] is a [Conn], a [net.Conn] that carries one Ethernet frame, from the
 // destination address to the end of the payload and without checksum, in each
-// Read and Write.
+// Read and Write; ReadBatch and WriteBatch carry many in a call. [Bridge] joins
+// two of them, [Stream] takes frames through a stream of bytes.
+//
+// # The C library
 //
 // The C library libvdeplug (version 4) is looked for when it is first needed,
 // not when the program is linked: a program builds and starts without it, and
 // [Available] tells whether it is there. $LIBVDEPLUG names a file to load in
 // its place. cmd:// and seqpacket:// need no library.
 //
+// Without cgo, and for other systems than Linux, programs build as well. An
+// Open that would need the library then fails with [errors.ErrUnsupported]; on
+// Linux, what needs none and what is isolated works without cgo, too.
+//
+// # Plugins in their own process
+//
 // Plugins are C code in the process of the caller, and not all of them can
-// stand every frame. A program that must outlive a plugin's crash puts a
-// process between them: umlvde, of the same module, is one.
+// stand every frame. Options with an [Isolation] run the plugin in a child
+// process, umlvde, of the same module: it may crash or hang, and the Conn says
+// so, or starts another.
+//
+// # Errors
+//
+// All errors are of type *[OpError], except a bare [io.EOF], and are told apart
+// with [errors.Is] and [errors.As], for example:
+//
+//	fs.ErrNotExist          Open: no library, plugin, switch, device or umlvde
+//	fs.ErrPermission        Open: not allowed
+//	*PluginError            Open: which plugin is missing, and the package to install
+//	io.EOF                  the network has ended
+//	net.ErrClosed           Close was called
+//	os.ErrDeadlineExceeded  the deadline has passed
+//	io.ErrShortBuffer       a frame was longer than the buffer, and is lost
+//	ErrFrameSize            a frame was not sent: too short or too long
+//	ErrBridged              the Conn belongs to a Bridge
+//	*CrashError             an isolated plugin has crashed, or hung
+//
+// A Conn is no [net.PacketConn]. A frame has its addresses in it, an address
+// for each would cost an allocation, and packages that look for that interface
+// (net.Resolver is one) would treat a Conn as a UDP socket.
 package libvdeplug
 
-import (
-	"path/filepath"
-
-	"github.com/umlvde/umlvde/internal/plug"
-)
+import "io/fs"
 
 const (
 	// MinFrameSize is the length of an Ethernet header, in bytes. Shorter
@@ -38,11 +64,15 @@ const (
 	MaxFrameSize = 9234
 )
 
-// Available reports why the C library cannot be used, or nil. An error for
-// which errors.Is(err, [fs.ErrNotExist]) is true says that it is not installed.
-func Available() error {
-	_, err := plug.Load("")
-	return loadError(err)
+// Options are the particulars of [Open]. A nil *Options and the zero value are
+// good.
+type Options struct {
+	Descr     string      // shown in a switch's list of ports; "" means the program's name
+	Port      int         // port of a switch; 0 means any
+	Group     string      // group that may use the data socket; "" means no change
+	Mode      fs.FileMode // permission bits of the data socket; 0 means 0700
+	Library   string      // file of the C library; "" means $LIBVDEPLUG, or else the host's
+	Isolation *Isolation  // runs the plugin in a process of its own; nil means in this one
 }
 
 // Info describes the C library in use.
@@ -51,43 +81,24 @@ type Info struct {
 	File string // the same with symbolic links resolved; its name ends in the version
 }
 
-// Version tells which file the C library was loaded from. It fails as
-// [Available] does.
-func Version() (Info, error) {
-	lib, err := plug.Load("")
-	if err != nil {
-		return Info{}, loadError(err)
-	}
-	info := Info{Path: lib.Path(), File: lib.Path()}
-	if file, err := filepath.EvalSymlinks(info.Path); err == nil {
-		info.File = file
-	}
-	return info, nil
-}
-
 // Plugin is a kind of network that [Open] can reach.
 type Plugin struct {
 	Name string // the part of a VNL before "://"
 	Path string // its file; "" if it is built into this package
 }
 
-// Plugins lists the plugins where the C library would look for them
-// ($VDEPLUGIN_PATH if that is set), sorted by name. It fails as [Available] does.
-func Plugins() ([]Plugin, error) {
-	lib, err := plug.Load("")
-	if err != nil {
-		return nil, loadError(err)
-	}
-	var found []Plugin
-	for _, p := range plug.Plugins(lib) {
-		found = append(found, Plugin(p))
-	}
-	return found, nil
+// Stats counts what a [Conn] has carried.
+type Stats struct {
+	RxFrames uint64 // frames that reads have returned
+	RxBytes  uint64 // their bytes
+	RxDrops  uint64 // frames too short or too long, and those that were lost to io.ErrShortBuffer
+	TxFrames uint64 // frames that the network took
+	TxBytes  uint64 // their bytes
+	TxDrops  uint64 // frames that the network turned down
 }
 
-func loadError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &OpError{Op: "load", Err: err}
-}
+// addr is the net.Addr of a Conn.
+type addr string
+
+func (a addr) Network() string { return "vde" }
+func (a addr) String() string  { return string(a) }

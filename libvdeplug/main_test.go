@@ -1,3 +1,5 @@
+//go:build linux
+
 package libvdeplug_test
 
 import (
@@ -23,11 +25,16 @@ const soon = 10 * time.Second
 
 // TestMain fails if the tests leave descriptors or goroutines behind.
 func TestMain(m *testing.M) {
-	if os.Getenv(stuckChild) != "" { // leaves threads in C, on purpose
+	if os.Getenv(stuckChild) != "" || os.Getenv(strangerChild) != "" { // leave things, on purpose
 		os.Exit(m.Run())
 	}
-	os.Exit(leak.Main(m))
+	os.Exit(leak.Main(withProgram{m}))
 }
+
+// withProgram runs the tests with umlvde built.
+type withProgram struct{ m *testing.M }
+
+func (p withProgram) Run() int { return rig.Main(p.m) }
 
 // open opens vnl and closes it at the end of the test.
 func open(t testing.TB, vnl string) *libvdeplug.Conn {
@@ -72,6 +79,36 @@ var networks = []network{
 	{"hub", false, func(t testing.TB) (a, b *libvdeplug.Conn) {
 		return hub(t)
 	}},
+	{"isolated", false, func(t testing.TB) (a, b *libvdeplug.Conn) {
+		vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+		a, b = openIsolated(t, vnl, libvdeplug.Isolation{}), openIsolated(t, vnl, libvdeplug.Isolation{})
+		greet(t, a, b)
+		greet(t, b, a)
+		return a, b
+	}},
+}
+
+// openIsolated opens vnl in a child process and closes it at the end of the test.
+func openIsolated(t testing.TB, vnl string, i libvdeplug.Isolation) *libvdeplug.Conn {
+	t.Helper()
+	i.Program = rig.Umlvde()
+	c, err := libvdeplug.Open(vnl, &libvdeplug.Options{Isolation: &i})
+	must(t, err)
+	t.Cleanup(func() { check(t, c.Close()) })
+	return c
+}
+
+// greet waits until a frame from one Conn has reached the other, which has no
+// others to read.
+func greet(t testing.TB, from, to *libvdeplug.Conn) {
+	t.Helper()
+	rig.Eventually(t, soon, "a frame arrives", func() bool {
+		send(t, from, rig.Frame(60, 0))
+		must(t, to.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+		_, err := to.Read(make([]byte, 60))
+		return err == nil
+	})
+	must(t, to.SetReadDeadline(time.Time{}))
 }
 
 // eachNetwork runs f on two fresh ends of each network.

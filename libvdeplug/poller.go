@@ -1,3 +1,5 @@
+//go:build linux
+
 package libvdeplug
 
 import (
@@ -34,8 +36,8 @@ type poller struct {
 	err    error // of the kernel
 }
 
-// newPoller makes a poller; keep is for one that is waited for often. A
-// descriptor of -1 is none.
+// newPoller makes a poller; keep is for one that is waited for often, or by
+// others through its epoll. A descriptor of -1 is none.
 func newPoller(fd int, events uint32, ctl int, keep bool) (*poller, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -53,6 +55,10 @@ func newPoller(fd int, events uint32, ctl int, keep bool) (*poller, error) {
 	p.raw, err = p.file.SyscallConn()
 	if err == nil {
 		err = p.file.SetReadDeadline(time.Time{}) // fails unless the runtime polls it
+	}
+	if err == nil && keep {
+		err = p.control(uintptr(epfd), unix.EPOLL_CTL_ADD)
+		p.added = true
 	}
 	if err != nil {
 		_ = p.file.Close()

@@ -1,3 +1,5 @@
+//go:build cgo
+
 #define _GNU_SOURCE
 #include "cvde.h"
 
@@ -8,18 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct vdeconn VDECONN;
-
-struct cvde_lib {
-	const char *path;
-	VDECONN *(*open)(char *vnl, char *descr, int version, struct cvde_open_args *args);
-	ssize_t (*recv)(VDECONN *conn, void *buf, size_t len, int flags);
-	ssize_t (*send)(VDECONN *conn, const void *buf, size_t len, int flags);
-	int (*datafd)(VDECONN *conn);
-	int (*ctlfd)(VDECONN *conn);
-	int (*close)(VDECONN *conn);
-};
 
 struct cvde_conn {
 	const struct cvde_lib *lib;
@@ -56,7 +46,11 @@ struct cvde_lib *cvde_load(const char *name, char *why, size_t size)
 			!(lib->send = dlsym(handle, "vde_send")) ||
 			!(lib->datafd = dlsym(handle, "vde_datafd")) ||
 			!(lib->ctlfd = dlsym(handle, "vde_ctlfd")) ||
-			!(lib->close = dlsym(handle, "vde_close")))
+			!(lib->close = dlsym(handle, "vde_close")) ||
+			!(lib->stream_open = dlsym(handle, "vdestream_open")) ||
+			!(lib->stream_send = dlsym(handle, "vdestream_send")) ||
+			!(lib->stream_recv = dlsym(handle, "vdestream_recv")) ||
+			!(lib->stream_close = dlsym(handle, "vdestream_close")))
 		goto err;
 	if (dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0)
 		lib->path = map->l_name;

@@ -23,6 +23,26 @@ struct cvde_lib;  /* a loaded library; never unloaded */
 struct cvde_conn; /* one open plug */
 struct mmsghdr;
 
+/* The functions of libvdeplug.h. */
+typedef struct vdeconn VDECONN;
+typedef struct vdestream VDESTREAM;
+
+struct cvde_lib {
+	const char *path;
+	VDECONN *(*open)(char *vnl, char *descr, int version, struct cvde_open_args *args);
+	ssize_t (*recv)(VDECONN *conn, void *buf, size_t len, int flags);
+	ssize_t (*send)(VDECONN *conn, const void *buf, size_t len, int flags);
+	int (*datafd)(VDECONN *conn);
+	int (*ctlfd)(VDECONN *conn);
+	int (*close)(VDECONN *conn);
+	VDESTREAM *(*stream_open)(void *opaque, int fdout,
+		ssize_t (*frecv)(void *opaque, void *buf, size_t count),
+		void (*ferr)(void *opaque, int type, char *format, ...));
+	ssize_t (*stream_send)(VDESTREAM *stream, const void *buf, size_t len);
+	void (*stream_recv)(VDESTREAM *stream, unsigned char *buf, size_t len);
+	void (*stream_close)(VDESTREAM *stream);
+};
+
 /* cvde_load returns NULL on failure, with dlerror's text in why. */
 struct cvde_lib *cvde_load(const char *name, char *why, size_t size);
 const char *cvde_path(const struct cvde_lib *lib);
@@ -59,5 +79,13 @@ int cvde_send(struct cvde_conn *c, const struct mmsghdr *v, int n, int poll);
 
 /* cvde_close frees c, whatever vde_close returns. */
 int cvde_close(struct cvde_conn *c);
+
+/* A vdestream, which calls goStreamFrame and goStreamError with opaque. NULL
+ * and errno on failure. */
+struct cvde_stream;
+struct cvde_stream *cvde_stream_open(const struct cvde_lib *lib, void *opaque, int fdout);
+int cvde_stream_send(struct cvde_stream *s, const void *buf, size_t len);
+void cvde_stream_recv(struct cvde_stream *s, void *buf, size_t len);
+void cvde_stream_close(struct cvde_stream *s);
 
 #endif

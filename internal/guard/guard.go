@@ -404,7 +404,7 @@ func (l *Link) startBeside(now time.Time) {
 
 // opened is called when a worker has opened the plug: it may go on, if it is the first.
 func (l *Link) opened(w *worker) {
-	if l.serving != nil || l.ending || w.send(goOn) != nil {
+	if l.serving != nil || l.ending || w.send(GoOn) != nil {
 		w.terminate()
 		return
 	}

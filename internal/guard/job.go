@@ -6,12 +6,21 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// Protocol names all that a worker and who started it must agree on: the
+// descriptors, the words and the Page. A guardian and its workers are the same
+// program, but package isolate starts the umlvde that it finds. The number
+// changes with anything but the Page, which is here by its size.
+var Protocol = fmt.Sprintf("2/%d", unsafe.Sizeof(Page{}))
+
 // A Job is what a worker has to do: to join a guest's socket and a network.
 type Job struct {
+	Protocol string // of who sends it: Protocol
+
 	VNL   string
 	Descr string // shown in a switch's port list and before each message
 	Port  int    // of the switch; 0 means any
@@ -19,6 +28,8 @@ type Job struct {
 	Mode  uint32 // permissions of the data socket; 0 means 0700
 	Limit int    // the longest frame that the guest takes, bytes
 	Fd    int    // a descriptor that VNL, a seqpacket://, names; its number is the guardian's. 0: none
+
+	Patient bool // the guest can wait: its frames are not dropped when the network is full
 }
 
 // The descriptors that a worker is born with.
@@ -40,11 +51,20 @@ const (
 const (
 	Command = "worker" // the first argument of a worker
 
-	opened = "opened"
-	failed = "failed " // + what to watch for + NUL + why
+	opened = "opened " // + Protocol
+	failed = "failed " // + a Failure in JSON
 	wake   = "wake"
-	goOn   = "go"
+
+	// GoOn lets a worker that has opened its plug serve the guest.
+	GoOn = "go"
 )
+
+// A Failure is why a worker is about to end.
+type Failure struct {
+	Why    string          // for people, one line
+	Watch  string          // what path's appearance makes another try worthwhile; "" if none
+	Detail json.RawMessage `json:",omitempty"` // the same for programs; package plug knows its form
+}
 
 // A Line is the worker's end of CtlFd.
 type Line struct{ fd int }
@@ -52,7 +72,7 @@ type Line struct{ fd int }
 // NewLine makes a Line of the descriptor, which it takes over.
 func NewLine(fd int) Line { return Line{fd} }
 
-// Job waits for the worker's job.
+// Job waits for the worker's job. It fails if that comes from another version.
 func (l Line) Job() (job Job, err error) {
 	if t, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || t != unix.SOCK_SEQPACKET {
 		return job, errors.New("no guardian")
@@ -64,6 +84,9 @@ func (l Line) Job() (job Job, err error) {
 	if err != nil {
 		return job, fmt.Errorf("no job from a guardian: %w", err)
 	}
+	if job.Protocol != Protocol {
+		return job, fmt.Errorf("this umlvde speaks protocol %s, and was asked for %q: it is of another version", Protocol, job.Protocol)
+	}
 	return job, nil
 }
 
@@ -72,11 +95,11 @@ func (l Line) Job() (job Job, err error) {
 // guardian, if it must; before, it is killed with it. It must be called on the
 // process's first thread, to which prctl(2) has to apply.
 func (l Line) Opened() error {
-	if err := l.send(opened); err != nil {
+	if err := l.send(opened + Protocol); err != nil {
 		return err
 	}
 	text, err := l.recv()
-	if err == nil && text != goOn {
+	if err == nil && text != GoOn {
 		err = errors.New("unexpected word from the guardian")
 	}
 	if err != nil {
@@ -85,10 +108,11 @@ func (l Line) Opened() error {
 	return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
 }
 
-// Failed says why the worker is about to end, and what path's appearance makes
-// another try worthwhile ("" if none).
-func (l Line) Failed(why error, watch string) {
-	_ = l.send(failed + watch + "\x00" + why.Error()) // a guardian that is gone need not know
+// Failed says why the worker is about to end.
+func (l Line) Failed(f Failure) {
+	if text, err := json.Marshal(f); err == nil { // it cannot fail
+		_ = l.send(failed + string(text)) // a guardian that is gone need not know
+	}
 }
 
 // Wake makes the guardian look at the page from now on.
@@ -118,8 +142,22 @@ func recv(fd, flags int) (string, error) {
 	}
 }
 
-// parseFailed splits the message of Failed.
-func parseFailed(text string) (watch, why string) {
-	watch, why, _ = strings.Cut(strings.TrimPrefix(text, failed), "\x00")
-	return watch, why
+// A Word is what a worker has said. Exactly one of the fields is set, none if
+// it was something else.
+type Word struct {
+	Opened bool
+	Woke   bool
+	Failed *Failure
+}
+
+// ParseWord understands what came over CtlFd from a worker of this version.
+func ParseWord(text string) (w Word) {
+	if rest, ok := strings.CutPrefix(text, failed); ok {
+		var f Failure
+		if json.Unmarshal([]byte(rest), &f) == nil {
+			w.Failed = &f
+		}
+		return w
+	}
+	return Word{Opened: text == opened+Protocol, Woke: text == wake}
 }

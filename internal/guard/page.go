@@ -20,8 +20,8 @@ type Page struct {
 	Up, Down relay.Counters // guest to network, network to guest
 }
 
-// newPage makes a page and the memfd that hands it to a worker.
-func newPage() (p *Page, fd int, err error) {
+// NewPage makes a page and the memfd that hands it to a worker.
+func NewPage() (p *Page, fd int, err error) {
 	fd, err = unix.MemfdCreate("umlvde", unix.MFD_CLOEXEC)
 	if err == nil {
 		err = unix.Ftruncate(fd, int64(unsafe.Sizeof(Page{})))
@@ -44,7 +44,7 @@ func MapPage(fd int) (*Page, error) {
 	return (*Page)(unsafe.Pointer(&mem[0])), nil
 }
 
-// unmap gives the page back.
-func (p *Page) unmap() {
+// Unmap gives the page back.
+func (p *Page) Unmap() {
 	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(p)), unsafe.Sizeof(Page{}))) // cannot fail for memory that Mmap returned
 }

@@ -42,6 +42,7 @@ type worker struct {
 
 // spawn starts a worker.
 func (l *Link) spawn(now time.Time) (_ *worker, err error) {
+	l.job.Protocol = Protocol
 	job, err := json.Marshal(l.job)
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 				_ = unix.Close(fd)
 			}
 			if w.page != nil {
-				w.page.unmap()
+				w.page.Unmap()
 			}
 		}
 	}()
@@ -71,7 +72,7 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 	if err = unix.SetNonblock(pipe[0], true); err != nil {
 		return nil, err
 	}
-	page, memfd, err := newPage()
+	page, memfd, err := NewPage()
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +118,7 @@ func (w *worker) onExit() {
 	w.unwatch()
 	_, _, _ = unix.Close(w.pidfd), unix.Close(w.ctl), unix.Close(w.stderr)
 	w.l.gone(w)
-	w.page.unmap()
+	w.page.Unmap()
 }
 
 func (w *worker) unwatch() {
@@ -136,20 +137,26 @@ func (w *worker) onCtl() {
 		case err != nil: // it has ended, or is about to
 			w.l.g.loop.del(w.ctl)
 			return
-		case text == opened:
+		}
+		switch word := ParseWord(text); {
+		case word.Opened:
 			w.l.opened(w)
-		case text == wake:
-			if w == w.l.serving {
-				w.l.watch()
-			}
-		case strings.HasPrefix(text, failed):
-			w.watchFor, w.why = parseFailed(text)
+		case word.Woke && w == w.l.serving:
+			w.l.watch()
+		case word.Failed != nil:
+			w.watchFor, w.why = word.Failed.Watch, word.Failed.Why
 		}
 	}
 }
 
 // crashMarks begin the lines that the Go runtime prints when it gives up.
 var crashMarks = []string{"SIG", "fatal error: ", "panic: ", "runtime: ", "unexpected fault"}
+
+// IsCrash reports whether a line of a worker's standard error begins the Go
+// runtime's report of a crash.
+func IsCrash(line string) bool {
+	return slices.ContainsFunc(crashMarks, func(m string) bool { return strings.HasPrefix(line, m) })
+}
 
 // maxLines is how many lines of a worker's standard error are passed on: a
 // plugin may complain, but not for ever.
@@ -179,10 +186,9 @@ func (w *worker) onStderr() {
 }
 
 func (w *worker) printed(line string) {
-	marked := slices.ContainsFunc(crashMarks, func(m string) bool { return strings.HasPrefix(line, m) })
 	switch {
 	case w.crash != "" || line == "":
-	case marked:
+	case IsCrash(line):
 		w.crash = line
 	case w.lines < maxLines:
 		w.lines++

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"strconv"
-	"testing"
 	"time"
 )
 
@@ -18,7 +17,7 @@ const patience = 10 * time.Second
 
 // Main runs the tests of a package and returns their exit status, which is not
 // 0 if they have left descriptors or goroutines. It is for a TestMain.
-func Main(m *testing.M) int {
+func Main(m interface{ Run() int }) int {
 	// The runtime's poller and os/exec have descriptors of their own, which are
 	// made once.
 	r, w, err := os.Pipe()

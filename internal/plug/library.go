@@ -111,11 +111,11 @@ func whyNoPlugin(lib *cvde.Library, name string) error {
 			continue
 		}
 		if err := cvde.Probe(path); err != nil {
-			return &PluginError{Plugin: name, File: path, why: err.Error()}
+			return &PluginError{Plugin: name, File: path, Why: err.Error()}
 		}
-		return &PluginError{Plugin: name, File: path, why: "it is not a plugin for this version of the library"}
+		return &PluginError{Plugin: name, File: path, Why: "it is not a plugin for this version of the library"}
 	}
-	return &PluginError{Plugin: name, File: file, Package: debianPackage(name), missing: true}
+	return &PluginError{Plugin: name, File: file, Package: debianPackage(name), Missing: true}
 }
 
 // A PluginError says that the plugin that a VNL names is missing, if
@@ -125,14 +125,14 @@ type PluginError struct {
 	Plugin  string // its name in the VNL
 	File    string // the file that was missing or not loadable
 	Package string // Debian's package that has it, if known
-	why     string // dlerror's text
-	missing bool
+	Missing bool   // there is no such file
+	Why     string // dlerror's text, if there is one
 }
 
 func (e *PluginError) Error() string {
 	switch {
-	case !e.missing:
-		return fmt.Sprintf("the plugin %q cannot be used: %s", e.Plugin, e.why)
+	case !e.Missing:
+		return fmt.Sprintf("the plugin %q cannot be used: %s", e.Plugin, e.Why)
 	case e.Package != "":
 		return fmt.Sprintf("no plugin %q (in Debian: apt install %s): %s: %v", e.Plugin, e.Package, e.File, unix.ENOENT)
 	}
@@ -141,5 +141,5 @@ func (e *PluginError) Error() string {
 
 // Is makes the error equal to the errnos that it stands for.
 func (e *PluginError) Is(target error) bool {
-	return target == unix.EPROTONOSUPPORT || e.missing && unix.ENOENT.Is(target)
+	return target == unix.EPROTONOSUPPORT || e.Missing && unix.ENOENT.Is(target)
 }

@@ -87,6 +87,7 @@ type Relay struct {
 	up, down direction
 	mon      Monitor
 	stop     int // eventfd
+	stopped  atomic.Bool
 }
 
 // direction is one way of the cable.
@@ -130,6 +131,7 @@ func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 
 // Stop makes Run return. It may be called from any goroutine until Close.
 func (r *Relay) Stop() {
+	r.stopped.Store(true)
 	one := [8]byte{1}
 	_, _ = unix.Write(r.stop, one[:]) // fails only when it has been said 2^64 times
 }
@@ -149,7 +151,7 @@ func (r *Relay) Run() error {
 	defer runtime.UnlockOSThread()
 	defer r.up.abandon()
 	defer r.down.abandon()
-	for {
+	for !r.stopped.Load() {
 		sent, gone, lost := r.up.step()
 		if gone != nil {
 			return &GuestError{gone}
@@ -184,6 +186,7 @@ func (r *Relay) Run() error {
 			return err
 		}
 	}
+	return ErrStopped
 }
 
 // step moves at most one batch and reports whether it moved anything. recv

@@ -4,6 +4,7 @@
 package worker
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,12 +45,12 @@ func Main() int {
 	}
 	page, err := guard.MapPage(guard.PageFd)
 	if err != nil {
-		line.Failed(err, "")
+		line.Failed(failure(err, ""))
 		return 1
 	}
 	network, watch, err := open(job)
 	if err != nil {
-		line.Failed(err, watch)
+		line.Failed(failure(err, watch))
 		return 1
 	}
 	err = serve(job, line, page, network, terminated)
@@ -57,11 +58,19 @@ func Main() int {
 	switch {
 	case err == nil, errors.Is(err, relay.ErrGuestGone), errors.Is(err, relay.ErrStopped):
 		return 0
-	case err == io.EOF: //nolint:errorlint // a bare one says nothing more
-		err = errors.New("the network has closed the connection")
 	}
-	line.Failed(err, watch)
+	line.Failed(failure(err, watch))
 	return 1
+}
+
+// failure describes err for who started this process.
+func failure(err error, watch string) guard.Failure {
+	f := guard.Failure{Why: err.Error(), Watch: watch}
+	if err == io.EOF { //nolint:errorlint // a bare one says nothing more
+		f.Why = "the network has closed the connection"
+	}
+	f.Detail, _ = json.Marshal(plug.NewReport(err)) // a struct of texts and numbers
+	return f
 }
 
 // open opens the job's plug; watch is what to wait for if it fails.
@@ -93,6 +102,9 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 		relay.Monitor{Progress: &page.Progress, Busy: &page.Busy, Wake: wake})
 	if err != nil {
 		return err
+	}
+	if job.Patient {
+		r.Patient()
 	}
 	if err := line.Opened(); err != nil {
 		return nil // the guardian has no use for this plug any more

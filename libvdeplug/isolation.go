@@ -1,0 +1,35 @@
+package libvdeplug
+
+import "time"
+
+// Isolation says that, and how, a plugin runs in a child process. A plugin that
+// crashes, hangs or leaks there does no harm to this one; any plugin reads and
+// writes in batches, and Open and Close are never kept by it: the child is
+// killed if need be. The price is one more hop for each frame.
+//
+// The child is the program umlvde of this package's own version; another one is
+// refused. It is not seen by the terminal (it has a process group of its own),
+// prints what the plugin prints, and ends when the Conn is closed or this
+// process ends.
+//
+// seqpacket:// has no plugin: there is nothing to isolate, and it is opened as
+// without.
+type Isolation struct {
+	// Program is the umlvde to run: a path, or a name to be looked for in
+	// $PATH. "" means "umlvde".
+	Program string
+
+	// Reconnect, if not 0, makes a Conn outlive its network and its child:
+	// another child is started, again and again, in pauses that grow to this.
+	// Meanwhile reads wait; what is written is counted as dropped, as on
+	// a cable that was pulled. The first Open fails as ever. Later children are
+	// started from any thread, so in the network namespace of the process.
+	Reconnect time.Duration
+
+	// OnState, if not nil, is told each time the Conn has lost its network, with
+	// the reason (io.EOF if it has ended by itself), and each time it has one
+	// again, with nil. It is not called for Open and Close. It runs on a goroutine
+	// of the Conn's, which does nothing else meanwhile, perhaps before Open has
+	// returned; it may call any method of the Conn.
+	OnState func(c *Conn, down error)
+}

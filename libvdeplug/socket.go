@@ -1,0 +1,77 @@
+//go:build linux
+
+package libvdeplug
+
+import (
+	"errors"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetReadBuffer sets how many bytes of frames may wait to be read, as
+// [net.UDPConn.SetReadBuffer] does, if the network is a socket in which they
+// wait: udp, vxlan. It has no effect on unix sockets (vde, ptp, slirp), where
+// the sender's buffer counts. Where there is no socket (tap, hub, vxvde), the
+// error is [errors.ErrUnsupported].
+func (c *Conn) SetReadBuffer(bytes int) error {
+	r, _, _ := c.plug.Fds()
+	return c.setBuffer(&c.rd, r, unix.SO_RCVBUF, bytes)
+}
+
+// SetWriteBuffer sets how many bytes of frames may wait that the network has not
+// taken yet, before a write waits, too; it fails as [Conn.SetReadBuffer] does.
+// The kernel counts more than the bytes of a frame, some 700 bytes for each.
+func (c *Conn) SetWriteBuffer(bytes int) error {
+	_, w, _ := c.plug.Fds()
+	return c.setBuffer(&c.wr, w, unix.SO_SNDBUF, bytes)
+}
+
+func (c *Conn) setBuffer(h *half, fd, option, bytes int) error {
+	h.mu.Lock() // shut takes it, too, before the plug is closed
+	defer h.mu.Unlock()
+	if isClosed(c.done) {
+		return c.fail("set buffer", net.ErrClosed)
+	}
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, bytes)
+	if err == unix.ENOTSOCK || err == unix.EBADF {
+		err = errors.ErrUnsupported
+	}
+	return c.fail("set buffer", err)
+}
+
+// SyscallConn returns a descriptor to be polled, with Control: it is readable
+// when the network has frames, or something else to say. It must not be read,
+// written or closed; the RawConn's Read and Write fail with
+// [errors.ErrUnsupported].
+//
+// A Read takes more frames out of the network than the one that it returns, and
+// these do not show in the descriptor. Use [Conn.ReadBatch] with 64 buffers or
+// more, each long enough: it leaves none.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if isClosed(c.done) {
+		return nil, c.fail("syscall", net.ErrClosed)
+	}
+	return rawConn{c}, nil
+}
+
+var _ syscall.Conn = (*Conn)(nil)
+
+type rawConn struct{ c *Conn }
+
+func (r rawConn) Control(f func(fd uintptr)) error {
+	err := r.c.rd.poll.raw.Control(f)
+	if err != nil && isClosed(r.c.done) {
+		err = net.ErrClosed // the runtime's own error for it is private
+	}
+	return r.c.fail("syscall", err)
+}
+
+func (r rawConn) Read(func(fd uintptr) bool) error {
+	return r.c.fail("syscall", errors.ErrUnsupported)
+}
+
+func (r rawConn) Write(func(fd uintptr) bool) error {
+	return r.c.fail("syscall", errors.ErrUnsupported)
+}
