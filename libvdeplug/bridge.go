@@ -156,6 +156,7 @@ func claim(ctx context.Context, a, b *Conn) error {
 	}
 	var taken []lock
 	for _, c := range []*Conn{a, b} {
+		c.claimed.set(time.Unix(1, 0))
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.mu.Lock()
 			if h.poll != nil {
@@ -194,6 +195,7 @@ func release(a, b *Conn) {
 // unclaim makes reads and writes possible again, and their deadlines count.
 func unclaim(a, b *Conn) {
 	for _, c := range []*Conn{a, b} {
+		c.claimed.set(time.Time{})
 		c.bridged.Store(false)
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.mu.Lock()

@@ -42,6 +42,7 @@ type Conn struct {
 	done   chan struct{} // closed by Close
 
 	bridged atomic.Bool // a Bridge has all turns, or is about to
+	claimed deadline    // passed meanwhile
 	close   func() error
 }
 
@@ -72,6 +73,8 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 		rd:    half{op: "read", turn: newLock(), deadline: newDeadline()},
 		wr:    half{op: "write", turn: newLock(), deadline: newDeadline()},
 		done:  make(chan struct{}),
+
+		claimed: newDeadline(),
 	}
 	c.close = sync.OnceValue(c.shut)
 	if !p.Parallel() {

@@ -29,7 +29,7 @@ func (c *Conn) begin(h *half) (err error) {
 	return err
 }
 
-// acquire takes a lock, unless Close or the deadline of h comes first.
+// acquire takes a lock, unless Close, a Bridge or the deadline of h comes first.
 func (c *Conn) acquire(h *half, l lock) error {
 	select {
 	case l <- struct{}{}:
@@ -41,6 +41,8 @@ func (c *Conn) acquire(h *half, l lock) error {
 		return nil
 	case <-c.done:
 		return net.ErrClosed
+	case <-c.claimed.passed():
+		return ErrBridged
 	case <-h.deadline.passed():
 		return os.ErrDeadlineExceeded
 	}
