@@ -24,39 +24,39 @@ type netns struct {
 	file *os.File
 }
 
-// newNetns makes a network namespace whose lo is up.
+// newNetns makes a network namespace whose lo is up. No thread may end with it:
+// one that has started processes would take them along (Pdeathsig).
 func newNetns(t testing.TB) *netns {
 	t.Helper()
-	done := make(chan error, 1)
 	n := &netns{t: t}
-	go func() {
-		runtime.LockOSThread() // for good, so the thread ends with the goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = loopback()
-		}
-		if err == nil {
-			n.file, err = os.Open("/proc/thread-self/ns/net")
-		}
-		done <- err
-	}()
-	must(t, <-done)
+	elsewhere(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() {
+		must(t, loopback())
+		var err error
+		n.file, err = os.Open("/proc/thread-self/ns/net")
+		must(t, err)
+	})
 	t.Cleanup(func() { n.file.Close() })
 	return n
 }
 
-// do runs f in the namespace, and so what f starts.
-func (n *netns) do(f func()) {
-	n.t.Helper()
+// elsewhere runs f after the thread has gone to another namespace.
+func elsewhere(t testing.TB, enter func() error, f func()) {
+	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	must(n.t, unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET))
+	must(t, enter())
 	defer func() {
 		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
 			panic(err) // or all that follows is in the wrong place
 		}
 	}()
 	f()
+}
+
+// do runs f in the namespace, and so what f starts.
+func (n *netns) do(f func()) {
+	n.t.Helper()
+	elsewhere(n.t, func() error { return unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET) }, f)
 }
 
 // sh runs a shell command in the namespace and returns what it printed.

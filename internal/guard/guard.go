@@ -181,6 +181,8 @@ type Link struct {
 	lost    uint64    // frames dropped since downAt
 	told    string    // the last reason that the user was given, "" while up
 	toldAt  time.Time
+	futile  bool      // the network ended soon, and nothing had come from it
+	proof   time.Time // when a link that was futile has been up for long enough to say so
 
 	up, down relay.Totals // of workers that have ended, and of the guardian's own drops
 }
@@ -193,6 +195,7 @@ func (l *Link) due() (d time.Time) {
 		}
 	}
 	soonest(l.retry)
+	soonest(l.proof)
 	if !l.hold.IsZero() {
 		soonest(l.held)
 	}
@@ -216,6 +219,9 @@ func (l *Link) onTime(now time.Time) {
 	}
 	if w := l.serving; w != nil && l.mode != resting && now.Sub(w.looked) >= tick {
 		l.look(w, now)
+	}
+	if !l.proof.IsZero() && !l.proof.After(now) {
+		l.tellUp(now)
 	}
 	if !l.hold.IsZero() && !l.held.After(now) {
 		l.held = now.Add(tick)
@@ -419,13 +425,22 @@ func (l *Link) opened(w *worker) {
 	w.page.Watched.Store(1)
 	l.setMode(watching)
 	l.g.ino.forget(l)
+	if l.futile && l.told != "" {
+		l.proof = now.Add(stableAfter) // else a command that ends at once would be a line down, a line up, for ever
+		return
+	}
+	l.tellUp(now)
+}
+
+// tellUp writes a line when the link is up.
+func (l *Link) tellUp(now time.Time) {
 	if l.told != "" {
 		l.g.log.Error(l.job, fmt.Sprintf("link up again after %.1f s; %d frames were dropped",
 			now.Sub(l.downAt).Seconds(), l.lost))
 	} else {
 		l.g.log.Info(l.job, "link up")
 	}
-	l.downAt, l.told = time.Time{}, ""
+	l.downAt, l.told, l.futile, l.proof = time.Time{}, "", false, time.Time{}
 }
 
 // gone is called when a worker has ended.
@@ -440,7 +455,8 @@ func (l *Link) gone(w *worker) {
 	l.down.Add(w.page.Down.Totals())
 	now := time.Now()
 	if l.serving == w {
-		l.serving = nil
+		l.serving, l.proof = nil, time.Time{}
+		l.futile = w.why != "" && now.Sub(w.since) < stableAfter && w.page.Down.Totals().Out == 0
 		if now.Sub(w.since) >= stableAfter { // the next one will serve at once, likely
 			l.trouble = now
 			l.holdFrames(now)

@@ -87,6 +87,24 @@ func openNested(lib *cvde.Library, vnl VNL, opts Options) (_ Plug, err error) {
 	return p, nil
 }
 
+// finishTags puts a separator behind vlan's list of tags: the plugin counts them
+// in a copy without the last character, so of a last tag with one digit it knows
+// nothing when it allocates memory for them.
+func finishTags(v VNL) VNL {
+	arg, nested, has := strings.Cut(v.Arg, "{")
+	elems := strings.Split(arg, "/")
+	for i, e := range elems {
+		if name, list, ok := strings.Cut(e, "="); i > 0 && ok && list != "" && strings.HasPrefix("tag", name) {
+			elems[i] = e + "."
+		}
+	}
+	arg = strings.Join(elems, "/")
+	if has {
+		arg += "{" + nested
+	}
+	return ParseVNL(v.Plugin + "://" + arg)
+}
+
 func inode(fd int) (uint64, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,6 +55,9 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	case "cmd":
 		return openCmd(vnl.Arg)
 	}
+	if err := table[vnl.Plugin].grammar.check(vnl); err != nil {
+		return nil, err
+	}
 	lib, err := Load(opts.Library)
 	if err != nil {
 		return nil, err
@@ -93,6 +98,9 @@ func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
 		syscall.ForkLock.RLock() // a child forked meanwhile would keep the device busy
 		defer syscall.ForkLock.RUnlock()
 	}
+	if rewrite := table[vnl.Plugin].rewrite; rewrite != nil {
+		vnl = rewrite(vnl)
+	}
 	conn, err := lib.Open(vnl.Text, opts.Descr, args)
 	if err == nil {
 		unix.CloseOnExec(conn.DataFd())
@@ -102,25 +110,49 @@ func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
 
 // explain adds to the errno of a failed open what the user can do about it.
 func explain(lib *cvde.Library, vnl VNL, err error) error {
-	vde := vnl.Plugin == "vde"
-	switch {
-	case errors.Is(err, unix.EPROTONOSUPPORT):
+	t := table[vnl.Plugin]
+	unspecified := errors.Is(err, cvde.ErrUnspecified)
+	var errno unix.Errno // 0 if unspecified
+	errors.As(err, &errno)
+	switch hint, ok := t.hints[errno]; {
+	case errno == unix.EPROTONOSUPPORT:
 		return whyNoPlugin(lib, vnl.Plugin)
-	case vde && errors.Is(err, unix.ENOENT) && vnl.base() == "":
+	case t.why != nil:
+		return t.why(vnl, err)
+	case errno == unix.ENOENT && vnl.Plugin == "vde" && vnl.base() == "":
 		return fmt.Errorf("no default switch is running: %w", err)
-	case vde && errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("no switch there (start one with: vde_switch -s %s): %w", vnl.base(), err)
-	case vde && errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("the switch has ended and left its directory: %w", err)
-	case vde && errors.Is(err, cvde.ErrUnspecified):
-		return errors.New("the switch refused the connection")
-	case vnl.Plugin == "tap" && errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("the interface is in use by another program: %w", err)
-	case vnl.Plugin == "tap" && errors.Is(err, unix.EPERM):
-		return fmt.Errorf("the interface is not yours (make it with: ip tuntap add NAME mode tap user YOU): %w", err)
-	case errors.Is(err, cvde.ErrUnspecified):
+	case ok && unspecified:
+		return errors.New(hint)
+	case ok:
+		return fmt.Errorf("%s: %w", strings.ReplaceAll(hint, "{}", vnl.base()), err)
+	case unspecified && t.grammar != nil:
+		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right? (it is written %s)", vnl.Plugin, t.grammar.form)
+	case unspecified:
 		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right?", vnl.Plugin)
 	}
+	return err
+}
+
+// whyUDP finds out what udp has put ECONNABORTED for.
+func whyUDP(vnl VNL, err error) error {
+	src, dst, _ := strings.Cut(vnl.Arg, "->")
+	ends := make([]*net.UDPAddr, 2)
+	for i, s := range []string{src, dst} {
+		host, port := "", s
+		if c := strings.LastIndex(s, ":"); c >= 0 {
+			host, port = s[:c], s[c+1:]
+		}
+		a, resolve := net.ResolveUDPAddr("udp", net.JoinHostPort(host, port))
+		if resolve != nil {
+			return resolve
+		}
+		ends[i] = a
+	}
+	c, listen := net.ListenUDP("udp", ends[0])
+	if listen != nil {
+		return listen
+	}
+	c.Close()
 	return err
 }
 

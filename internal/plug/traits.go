@@ -51,6 +51,11 @@ type traits struct {
 	// shutdownFirst, closeFirst: what has to be done to datafd before vde_close.
 	shutdownFirst, closeFirst bool
 
+	grammar *grammar               // how its VNLs are written; nil if nothing is known
+	rewrite func(VNL) VNL          // makes a VNL harmless; nil if all are
+	hints   map[unix.Errno]string  // what the errno of a failed open means; 0 is none, {} the VNL's base
+	why     func(VNL, error) error // the same, if it has to be found out
+
 	maxFrame  int          // bytes; 0 means no limit of its own
 	transient []unix.Errno // errors after which the connection is still good
 	pkg       string       // Debian's package, if not that of the library
@@ -66,27 +71,56 @@ var networkErrors = []unix.Errno{
 	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO, unix.ENXIO, unix.ENODEV,
 }
 
-var hubTraits = traits{pumps: true}
+const noRoute = "there is no way to the multicast group (name an interface: /if=NAME)"
+
+var hubTraits = traits{pumps: true, grammar: hubGrammar, hints: map[unix.Errno]string{
+	unix.EEXIST: "another program serves a network there, or there is something else (if it is of no use, remove {})",
+	unix.ENOENT: "the directory in which it should be does not exist",
+	unix.EACCES: "nothing may be made there",
+}}
 
 // table is all that is known about the plugins; the facts are those of
 // vdeplug4 4.0.1 and the plugins of Debian 12 and 13, from their sources and
 // from tests against the installed binaries (docs/architecture.md).
 var table = map[string]traits{
-	"vde": {path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true},
+	"vde": {
+		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true, grammar: vdeGrammar,
+		hints: map[unix.Errno]string{
+			0:                 "the switch refused the connection",
+			unix.ENOENT:       "no switch there (start one with: vde_switch -s {})",
+			unix.ENOTDIR:      "it is no directory of a switch",
+			unix.ECONNREFUSED: "the switch has ended and left its directory",
+			unix.EACCES:       "the switch is not for you (see its options --mode and --group)",
+		},
+	},
 	// The control thread of slirp takes messages of 0 and 8 bytes for its own, so
 	// nothing shorter than a header may be written; vde_close joins that thread,
 	// which ends only when datafd is shut down.
-	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, pkg: "libvdeplug-slirp"},
+	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, grammar: slirpGrammar, pkg: "libvdeplug-slirp"},
 	"udp": {
 		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
-		emptyIsNothing: true, transient: networkErrors,
+		emptyIsNothing: true, transient: networkErrors, grammar: udpGrammar, why: whyUDP,
 	},
 	// Upstream's next ptp has an epoll descriptor for datafd, which sockType finds out.
 	"ptp": {
 		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
-		emptyIsNothing: true, transient: networkErrors,
+		emptyIsNothing: true, transient: networkErrors, grammar: ptpGrammar,
+		hints: map[unix.Errno]string{
+			unix.EADDRINUSE: "both ends of the cable are taken",
+			unix.ENOENT:     "the directory in which it should be does not exist",
+			unix.EACCES:     "nothing may be made there",
+		},
 	},
-	"tap":  {path: byTap, parallel: true, nonblock: true, keepsOnExec: true, transient: networkErrors},
+	"tap": {
+		path: byTap, parallel: true, nonblock: true, keepsOnExec: true, transient: networkErrors, grammar: tapGrammar,
+		hints: map[unix.Errno]string{
+			unix.EBUSY:  "the interface is in use by another program",
+			unix.EPERM:  "the interface is not yours (make it with: ip tuntap add {} mode tap user YOU)",
+			unix.EINVAL: "the interface is no tap",
+			unix.ENOENT: "/dev/net/tun is missing (load the kernel's module tun)",
+			unix.EACCES: "/dev/net/tun is not for you",
+		},
+	},
 	"null": {parallel: true},
 
 	"hub": hubTraits, "switch": hubTraits, "multi": hubTraits, "bonding": hubTraits,
@@ -94,17 +128,32 @@ var table = map[string]traits{
 	// vxlan keeps one struct msghdr for the whole process in vde_vxlan_send; its
 	// vde_vxlan_recv stores senders without an address, to which it then cannot
 	// send, if it has not been primed.
-	"vxlan": {parallel: true, nonblock: true, serialSends: true, primes: true, transient: append(networkErrors, unix.EDESTADDRREQ)},
+	"vxlan": {
+		parallel: true, nonblock: true, serialSends: true, primes: true, transient: append(networkErrors, unix.EDESTADDRREQ), grammar: vxlanGrammar, hints: map[unix.Errno]string{
+			unix.ENETUNREACH: "its UDP port is taken: there can be one vxlan for each port",
+			unix.ENODEV:      noRoute,
+		},
+	},
 	// vxvde forgets its epoll descriptor in vde_close, which does not use it.
-	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors},
-	"pcap":  {keepsOnExec: true, transient: networkErrors, pkg: "libvdeplug-pcap"},
+	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors, grammar: vxvdeGrammar, hints: map[unix.Errno]string{unix.ENETUNREACH: noRoute, unix.ENODEV: noRoute}},
+	"pcap": {keepsOnExec: true, transient: networkErrors, grammar: pcapGrammar, pkg: "libvdeplug-pcap", hints: map[unix.Errno]string{
+		unix.ENODEV: "there is no network interface {}",
+		unix.EPERM:  "that needs root, or CAP_NET_RAW",
+	}},
 	// vlan subtracts the size of a tag from the length of a frame that has one,
 	// even if there is no room for it.
-	"vlan": {nests: true, nonblock: true, peek: true, overhead: 4, minSend: 18, minRecv: 18, pkg: "libvdeplug-vlan"},
+	"vlan": {nests: true, nonblock: true, peek: true, overhead: 4, minSend: 18, minRecv: 18, grammar: vlanGrammar, rewrite: finishTags, pkg: "libvdeplug-vlan"},
 	// agno does the same with its header: 14 bytes of Ethernet, a block for its
 	// own header and at least one of what is encrypted are a whole frame.
-	"agno":  {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 16, pkg: "libvdeplug-agno"},
-	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, pkg: "libvdeplug-vdesl"},
+	"agno": {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 16, grammar: agnoGrammar, pkg: "libvdeplug-agno", hints: map[unix.Errno]string{
+		unix.ENOENT: "the key cannot be read (make one with: head -c 16 /dev/urandom | od -An -tx1 >~/.vde_agno_key)",
+		unix.EINVAL: "there is no key in the file: that is 32 hexadecimal digits",
+	}},
+	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, grammar: vdeslGrammar, pkg: "libvdeplug-vdesl", hints: map[unix.Errno]string{
+		unix.ENOTTY: "it is no serial line",
+		unix.ENOENT: "there is no such device",
+		unix.EACCES: "the device is not for you (in Debian, add yourself to the group dialout)",
+	}},
 }
 
 // refuses reports whether a send error is about one frame only.

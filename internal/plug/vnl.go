@@ -72,13 +72,11 @@ func firstLine(path string) (string, error) {
 	return in.Text(), in.Err()
 }
 
-// base is the argument without the parameters in brackets and without what is
-// nested in braces: the directory of a vde or hub VNL.
+// base is the argument without the parameters and without what is nested in
+// braces: the directory of a vde or hub VNL.
 func (v VNL) base() string {
-	if i := strings.IndexAny(v.Arg, "[{"); i >= 0 {
-		return v.Arg[:i]
-	}
-	return v.Arg
+	base, _ := v.elements(table[v.Plugin].grammar.marks())
+	return base
 }
 
 // Watch returns the path whose appearance makes a failed open worth another
@@ -92,6 +90,10 @@ func (v VNL) Watch() string {
 		return filepath.Join(base, "ctl")
 	case v.Plugin == "ptp" && base != "":
 		return base
+	case table[v.Plugin].nests:
+		if nested, _, err := v.split(); err == nil {
+			return ParseVNL(nested).Watch()
+		}
 	}
 	return ""
 }

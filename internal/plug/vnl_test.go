@@ -21,7 +21,7 @@ func TestParseVNL(t *testing.T) {
 		"ptp:///tmp/p":                     {"ptp", "/tmp/p", "/tmp/p", "/tmp/p"},
 		"ptp://":                           {"ptp", "", "", ""},
 		"hub:///tmp/h[mode=700]":           {"hub", "/tmp/h[mode=700]", "/tmp/h", ""},
-		"vlan://5{vde:///run/vde.ctl[10]}": {"vlan", "5{vde:///run/vde.ctl[10]}", "5", ""},
+		"vlan://5{vde:///run/vde.ctl[10]}": {"vlan", "5{vde:///run/vde.ctl[10]}", "5", "/run/vde.ctl/ctl"},
 		"cmd://ssh host vde_plug tap://t":  {"cmd", "ssh host vde_plug tap://t", "ssh host vde_plug tap://t", ""},
 		"://x":                             {"", "x", "x", ""},
 		"a:/b":                             {"vde", "a:/b", "a:/b", "a:/b/ctl"},
@@ -99,10 +99,11 @@ func FuzzParseVNL(f *testing.F) {
 		} else if v.Plugin != "vde" || v.Arg != text {
 			t.Errorf("%q: %+v", text, v)
 		}
-		if !strings.HasPrefix(v.Arg, v.base()) || strings.ContainsAny(v.base(), "[{") {
-			t.Errorf("%q: base %q", text, v.base())
-		}
+		v.base()
 		v.Watch()
+		if !strings.HasPrefix(v.Plugin, "vx") { // asks name servers
+			_ = table[v.Plugin].grammar.check(v)
+		}
 	})
 }
 
