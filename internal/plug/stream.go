@@ -42,35 +42,31 @@ func newStream(r, w streamFd) *Stream {
 	return &Stream{r: r, w: w, in: make([]byte, streamBuffer), out: make([]byte, 0, streamBuffer)}
 }
 
-// Recv returns what is left of the last read, else reads once. A length that no
-// frame has ends it: the stream has something else than frames in it.
+// Recv returns what is left of the last read, else reads until there is a whole
+// frame or nothing more. A length that no frame has ends it: the stream has
+// something else than frames in it.
 func (s *Stream) Recv(b *mmsg.Batch) error {
 	b.Clear()
-	if err := s.cut(b); err != nil || b.Len() > 0 {
-		return err
+	for {
+		if err := s.cut(b); err != nil || b.Len() > 0 {
+			return err
+		}
+		if s.r.fd < 0 {
+			return unix.EAGAIN
+		}
+		n, errno := s.r.read(s.in[s.to:])
+		switch {
+		case errno == unix.EAGAIN, errno == unix.EINTR:
+			return unix.EAGAIN
+		case errno == unix.ECONNRESET, errno == 0 && n == 0 && s.to == s.from:
+			return io.EOF
+		case errno == 0 && n == 0:
+			return &endError{why: "the stream ended within a frame"}
+		case errno != 0:
+			return fmt.Errorf("reading the stream: %w", errno)
+		}
+		s.to += n
 	}
-	if s.r.fd < 0 {
-		return unix.EAGAIN
-	}
-	n, errno := s.r.read(s.in[s.to:])
-	switch {
-	case errno == unix.EAGAIN, errno == unix.EINTR:
-		return unix.EAGAIN
-	case errno == unix.ECONNRESET, errno == 0 && n == 0 && s.to == s.from:
-		return io.EOF
-	case errno == 0 && n == 0:
-		return &endError{why: "the stream ended within a frame"}
-	case errno != 0:
-		return fmt.Errorf("reading the stream: %w", errno)
-	}
-	s.to += n
-	if err := s.cut(b); err != nil {
-		return err
-	}
-	if b.Len() == 0 {
-		return unix.EAGAIN
-	}
-	return nil
 }
 
 // cut moves whole frames from the buffer to b, and a rest to the front of the
