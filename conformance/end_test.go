@@ -154,15 +154,15 @@ func rate(t testing.TB, w *way, size int, length time.Duration) float64 {
 }
 
 // guest starts a helper with a played guest in the namespace.
-func guest(n *netns, c rig.HelperConfig) (g *rig.Guest) {
-	n.t.Helper()
-	n.do(func() { g = rig.StartHelper(n.t, c) })
+func guest(n *rig.Namespace, c rig.HelperConfig) (g *rig.Guest) {
+	n.T.Helper()
+	n.Do(func() { g = rig.StartHelper(n.T, c) })
 	return g
 }
 
 // cPlug starts the C vde_plug in the same place.
-func cPlug(n *netns, vnl string, env ...string) *rig.Guest {
-	n.t.Helper()
+func cPlug(n *rig.Namespace, vnl string, env ...string) *rig.Guest {
+	n.T.Helper()
 	return guest(n, rig.HelperConfig{Program: cVdePlug, Args: []string{}, VNL: vnl, Env: env})
 }
 
@@ -185,19 +185,19 @@ type iface struct {
 }
 
 // openIface opens an interface of the namespace.
-func openIface(n *netns, name string) *iface {
-	n.t.Helper()
-	i := &iface{t: n.t, fd: -1}
-	n.do(func() {
-		n.t.Helper()
+func openIface(n *rig.Namespace, name string) *iface {
+	n.T.Helper()
+	i := &iface{t: n.T, fd: -1}
+	n.Do(func() {
+		n.T.Helper()
 		const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		must(n.t, err)
+		must(n.T, err)
 		i.fd = fd
-		n.t.Cleanup(func() { unix.Close(fd) })
+		n.T.Cleanup(func() { unix.Close(fd) })
 		link, err := net.InterfaceByName(name)
-		must(n.t, err)
-		must(n.t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}))
+		must(n.T, err)
+		must(n.T, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}))
 	})
 	return i
 }

@@ -35,7 +35,7 @@ type place struct {
 	t         testing.TB
 	row       *row
 	dir       string
-	near, far *netns
+	near, far *rig.Namespace
 	parts     map[string]any // what start has made and peer needs
 }
 
@@ -46,7 +46,7 @@ func newPlace(t testing.TB, r *row) *place {
 		hosts := lan(t, r.hosts)
 		p.near, p.far = hosts[0], hosts[1]
 	} else {
-		p.near = newNetns(t)
+		p.near = rig.NewNamespace(t)
 		p.far = p.near
 	}
 	if r.start != nil {

@@ -73,12 +73,12 @@ func vnlInFile(p *place) {
 
 func tap(p *place) {
 	p.t.Helper()
-	p.near.sh("ip tuntap add tap0 mode tap; ip link set tap0 mtu 9000 up")
+	p.near.Sh("ip tuntap add tap0 mode tap; ip link set tap0 mtu 9000 up")
 }
 
 func veth(p *place) {
 	p.t.Helper()
-	p.near.sh("ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip link set veth1 up")
+	p.near.Sh("ip link add veth0 type veth peer name veth1; ip link set veth0 up; ip link set veth1 up")
 }
 
 func openInterface(name string) func(p *place) end {

@@ -77,7 +77,7 @@ func TestWrong(t *testing.T) {
 			p := newPlace(t, &row{vnl: c.vnl})
 			must(t, os.WriteFile(filepath.Join(p.dir, "file"), []byte("zzz\n"), 0o600))
 			if strings.HasPrefix(c.vnl, "tap://dummy0") {
-				p.near.sh("ip link add dummy0 type veth peer name dummy1")
+				p.near.Sh("ip link add dummy0 type veth peer name dummy1")
 			}
 			before := p.files()
 			g := p.helper()

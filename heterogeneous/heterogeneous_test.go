@@ -67,20 +67,8 @@ func hostSwitch(t *testing.T) (node, func() node) {
 
 // openCloud is a vxvde network over a LAN of namespaces.
 func openCloud(t *testing.T) (node, func() node) {
-	lan := rig.NewNamespace(t)
-	lan.Run("ip link add lan type bridge mcast_snooping 0")
-	lan.Run("ip link set lan up")
-	n := 0
-	next := func() node {
-		n++
-		host := rig.NewNamespace(t)
-		lan.Run(fmt.Sprintf("ip link add port%d type veth peer name eth0 netns %s", n, host.Path()))
-		lan.Run(fmt.Sprintf("ip link set port%d master lan up", n))
-		host.Run(fmt.Sprintf("ip addr add 10.99.0.%d/24 dev eth0", n))
-		host.Run("ip link set eth0 up")
-		host.Run("ip route add default via 10.99.0.254")
-		return node{host.Enter(), "vxvde://239.1.2.3"}
-	}
+	lan := rig.NewLAN(t)
+	next := func() node { return node{lan.Host().Enter(), "vxvde://239.1.2.3"} }
 	return next(), next
 }
 

@@ -42,7 +42,8 @@ var kinds = []kind{
 	{"UML 6.1 under run", startRun, checkKernel},
 	{"UML 6.12 behind a C cable", startBehindCable, checkKernel},
 	{"vdens", startVdens, checkKernel},
-	{"namespace behind a tap", startBehindTap, checkKernel},
+	{"namespace behind a tap and a C cable", behindTap(cPlug), checkKernel},
+	{"namespace behind a tap and a cable of umlvde", behindTap(""), checkKernel},
 	{"Go program", startStation, checkStation},
 }
 
@@ -77,17 +78,18 @@ func startVdens(t *testing.T, at node, ip string, _ int) *machine {
 	return &machine{sh, "vde0", ip, true}
 }
 
-// startBehindTap starts a shell in a namespace with a tap interface, and the C
-// vde_plug as a cable between that and the network.
-func startBehindTap(t *testing.T, at node, ip string, _ int) *machine {
-	t.Helper()
-	before := at.before
-	if before == nil {
-		before = rig.NewNamespace(t).Enter()
+// behindTap starts a shell in a namespace with a tap interface, and a program
+// as the cable between that and the network.
+func behindTap(program string) func(t *testing.T, at node, ip string, mtu int) *machine {
+	return func(t *testing.T, at node, ip string, _ int) *machine {
+		t.Helper()
+		if at.before == nil {
+			at.before = rig.NewNamespace(t).Enter()
+		}
+		cable(t, program, at.before, "tap://tap0", at.vnl)
+		sh := rig.StartShell(t, at.before...)
+		return &machine{sh, "tap0", ip, true}
 	}
-	cPlug(t, before, "tap://tap0", at.vnl)
-	sh := rig.StartShell(t, before...)
-	return &machine{sh, "tap0", ip, true}
 }
 
 // startBehindCable boots a UML kernel on a switch that umlvde serves, and the C
@@ -98,7 +100,7 @@ func startBehindCable(t *testing.T, at node, ip string, mtu int) *machine {
 	m := startUML(t, node{at.before, "switch://" + dir}, "6.12", ip, mtu)
 	m.up(t)
 	awaitSwitch(t, dir)
-	cPlug(t, at.before, "vde://"+dir, at.vnl)
+	cable(t, cPlug, at.before, "vde://"+dir, at.vnl)
 	return m
 }
 
@@ -115,10 +117,16 @@ func startStation(t *testing.T, at node, ip string, _ int) *machine {
 	return &machine{rig.StartProgram(t, cmd), "", ip, false}
 }
 
-// cPlug starts the C vde_plug between two networks.
-func cPlug(t *testing.T, before []string, a, b string) {
+// cPlug is the vde_plug of VirtualSquare.
+const cPlug = "/usr/bin/vde_plug"
+
+// cable starts a program, umlvde if it is "", between two networks.
+func cable(t *testing.T, program string, before []string, a, b string) {
 	t.Helper()
-	argv := slices.Concat(before, []string{"/usr/bin/vde_plug", a, b})
+	if program == "" {
+		program = rig.Umlvde()
+	}
+	argv := slices.Concat(before, []string{program, a, b})
 	rig.Start(t, exec.Command(argv[0], argv[1:]...))
 }
 
