@@ -139,14 +139,21 @@ func TestSameEndsAsC(t *testing.T) {
 	}
 }
 
-// What the plugin is opened with is what C opens it with, whatever way the options
-// are written.
-func TestSameOptionsAsC(t *testing.T) {
+// buildRecorder builds the plugin of testdata/record.c and returns its directory.
+func buildRecorder(t *testing.T) string {
+	t.Helper()
 	lib := rig.TempDir(t)
 	cc := exec.Command("gcc", "-Wall", "-shared", "-fPIC", "-o", lib+"/libvdeplug_record.so", "testdata/record.c")
 	if out, err := cc.CombinedOutput(); err != nil {
 		t.Fatalf("building the plugin: %v\n%s", err, out)
 	}
+	return lib
+}
+
+// What the plugin is opened with is what C opens it with, whatever way the options
+// are written.
+func TestSameOptionsAsC(t *testing.T) {
+	lib := buildRecorder(t)
 	c, ours := variants(t)
 	for _, args := range []string{ // separated by '|'
 		"record://a",

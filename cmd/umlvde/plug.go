@@ -33,7 +33,7 @@ func plugMain(name string, args []string, stdout, stderr io.Writer, end *ending,
 		o.ipLog = false
 	}
 	if o.hasGuest() {
-		return o.helper(name, end, bg)
+		return o.helper(name, end, bg, isLibraryCall(args))
 	}
 	return cable(o, prefixed{stderr, name}, log, end, bg)
 }
@@ -59,7 +59,7 @@ func (o *plugOptions) hasGuest() bool {
 const seqpacket = "seqpacket://"
 
 // helper serves a guest.
-func (o *plugOptions) helper(name string, end *ending, bg *background) error {
+func (o *plugOptions) helper(name string, end *ending, bg *background, mayBeLibrary bool) error {
 	guest, network, vnl, err := o.guestAndNetwork()
 	if err != nil {
 		return err
@@ -69,7 +69,23 @@ func (o *plugOptions) helper(name string, end *ending, bg *background) error {
 	}
 	return o.tendGuest(name, guest, end, bg, guard.Job{
 		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: network.port, Group: network.group, Mode: uint32(network.mode),
+		Once: mayBeLibrary && !uml.StartedBy(os.Getppid()),
 	})
+}
+
+// isLibraryCall says that the arguments are such as a program with the static
+// library (libvdeplug.a) starts vde_plug with: --descr first, then other long
+// options of the second VNL, the socket and the VNL. To such a program the end
+// of its socket says that the VNL is no good. UML kernels write the same, but
+// call themselves UML if nothing else was asked for, and must not be left alone.
+func isLibraryCall(args []string) bool {
+	if len(args) < 3 || args[0] != "--descr" || strings.HasPrefix(args[1], "UML") {
+		return false
+	}
+	for args = args[2:]; len(args) > 2 && slices.Contains([]string{"--port2", "--mod2", "--group2"}, args[0]); {
+		args = args[2:]
+	}
+	return len(args) <= 2 && strings.HasPrefix(args[0], seqpacket)
 }
 
 // guestAndNetwork tells the VNL that is the guest's socket from the network's,

@@ -26,6 +26,7 @@ type Guardian struct {
 	links map[*Link]struct{}
 	ino   *watcher
 	held  bool // go on without any link
+	err   error
 }
 
 // New makes a guardian that starts its workers from this very program and
@@ -60,7 +61,8 @@ func (g *Guardian) Hold() { g.held = true }
 // Release ends Hold.
 func (g *Guardian) Release() { g.held = false }
 
-// Run serves the guests until none is left.
+// Run serves the guests until none is left. Its error is that of a link that was
+// to be opened at once or never (Job.Once).
 func (g *Guardian) Run() error {
 	for len(g.links) > 0 || g.held {
 		var due time.Time
@@ -79,7 +81,7 @@ func (g *Guardian) Run() error {
 			}
 		}
 	}
-	return nil
+	return g.err
 }
 
 // Stop ends all links: their workers close their plugs, with a moment to do so.
@@ -172,6 +174,7 @@ type Link struct {
 	workers []*worker // in the order of their start
 	serving *worker   // the one that has been told to go on, or nil
 
+	wasUp   bool      // a worker has served
 	ending  bool      // the guest is gone, or the guardian is stopping
 	hold    time.Time // until then frames may wait for a worker that should soon serve
 	held    time.Time // when to look how many they are
@@ -420,7 +423,7 @@ func (l *Link) opened(w *worker) {
 			other.kill("")
 		}
 	}
-	l.serving, l.retry, l.hold = w, time.Time{}, time.Time{}
+	l.wasUp, l.serving, l.retry, l.hold = true, w, time.Time{}, time.Time{}
 	w.looked, w.since = now, now
 	w.page.Watched.Store(1)
 	l.setMode(watching)
@@ -469,6 +472,11 @@ func (l *Link) gone(w *worker) {
 		return
 	}
 	if l.serving == nil && len(l.workers) == 0 {
+		if l.job.Once && !l.wasUp {
+			l.g.err = fmt.Errorf("%s: %w", Show(l.job.VNL), w.reason())
+			l.end()
+			return
+		}
 		l.isDown(w.reason(), w.watchFor, now)
 	}
 }

@@ -29,6 +29,7 @@ type Job struct {
 	Limit int    // the longest frame that the guest takes, bytes
 	Fd    int    // a descriptor that VNL, a seqpacket://, names; its number is the guardian's. 0: none
 
+	Once    bool // the guest takes the end of its socket for the answer if the first open fails: there is no second one
 	Patient bool // the guest can wait: its frames are not dropped when the network is full
 }
 

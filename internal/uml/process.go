@@ -1,0 +1,47 @@
+package uml
+
+import (
+	"debug/elf"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// StartedBy reports whether a UML kernel is the process with this id or has, perhaps
+// through scripts, started it. If it is not allowed to look at that process, it
+// says yes.
+func StartedBy(pid int) bool {
+	kernel, err := isKernel(pid)
+	for err == nil && !kernel && pid > 1 {
+		if pid = parentOf(pid); pid > 1 {
+			if kernel, err = isKernel(pid); err != nil {
+				return false // another user's: a login, not the kernel of this one
+			}
+		}
+	}
+	return kernel || err != nil
+}
+
+// isKernel looks for what only UML kernels have, of any version: the table of
+// their own options (arch/um/include/asm/common.lds.S).
+func isKernel(pid int) (bool, error) {
+	f, err := elf.Open(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	return f.Section(".uml.setup.init") != nil, nil
+}
+
+// parentOf returns the id of a process's parent, 0 if there is none.
+func parentOf(pid int) (parent int) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	name := strings.LastIndexByte(string(stat), ')') // which may hold anything
+	if _, err := fmt.Sscanf(string(stat[name+1:]), " %c %d", new(rune), &parent); err != nil {
+		return 0
+	}
+	return parent
+}
