@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -11,28 +14,51 @@ import (
 
 // daemonCommand is the argument under which -d starts the process that goes on in
 // the background. It is followed by the number of a descriptor, on which the
-// process says that it is ready, and the command line of vde_plug, beginning
-// with its name.
+// process says what the user has to know, and then that it is ready, and by the
+// command line of vde_plug, beginning with its name.
 const daemonCommand = "daemon"
 
 // background is the line of a daemon to the process that has started it; nil if
 // this is no daemon.
 type background struct{ fd int }
 
+// isReady ends what a daemon says.
+const isReady = 0
+
+// Write passes on what the user has to know, as long as somebody listens.
+func (bg *background) Write(text []byte) (int, error) {
+	if bg.fd < 0 {
+		return len(text), nil
+	}
+	return unix.Write(bg.fd, text)
+}
+
+// ready lets the process go that waits.
+func (bg *background) ready() error {
+	if bg == nil {
+		return nil
+	}
+	_, err := unix.Write(bg.fd, []byte{isReady})
+	_ = unix.Close(bg.fd)
+	bg.fd = -1
+	return err
+}
+
 // exitStatus is the failure of another process, which has said why.
 type exitStatus int
 
 func (s exitStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }
 
-// daemonize starts a daemon and waits until it is ready. It is left in the
-// caller's directory, as VNLs may be paths, and gets standard error until then,
-// so that what is wrong is told to whom it concerns.
-func daemonize(name string, args []string) error {
+// daemonize starts a daemon, tells the user what it says, and waits until it is
+// ready. The daemon stays in the caller's directory, as VNLs may be paths, and has
+// nothing else of the caller's, nor have its commands.
+func daemonize(name string, args []string, stderr io.Writer) error {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return err
 	}
-	defer unix.Close(p[0])
+	in := os.NewFile(uintptr(p[0]), "the daemon")
+	defer in.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -43,20 +69,20 @@ func daemonize(name string, args []string) error {
 	}
 	argv := append([]string{"umlvde", daemonCommand, strconv.Itoa(p[1]), name}, args...)
 	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
-		Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), 2},
+		Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), null.Fd()},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = unix.Close(p[1])
 	if err != nil {
 		return fmt.Errorf("the daemon cannot be started: %w", err)
 	}
-	var ready [1]byte
-	for {
-		n, err := unix.Read(p[0], ready[:])
-		if n == 1 {
+	for r := bufio.NewReader(in); ; {
+		text, err := r.ReadString('\n')
+		said, ready := strings.CutSuffix(text, string(rune(isReady)))
+		if fmt.Fprint(stderr, said); ready {
 			return nil
 		}
-		if err != unix.EINTR {
+		if err != nil {
 			break
 		}
 	}
@@ -80,17 +106,4 @@ func newBackground(args []string) (bg *background, rest []string, err error) {
 		}
 	}
 	return nil, nil, usagef("umlvde %s is not for use by hand", daemonCommand)
-}
-
-// ready lets go of the terminal and of the process that waits.
-func (bg *background) ready() error {
-	if bg == nil {
-		return nil
-	}
-	if err := unix.Dup2(0, 2); err != nil { // 0 is the null device
-		return err
-	}
-	_, err := unix.Write(bg.fd, []byte{0})
-	_ = unix.Close(bg.fd)
-	return err
 }

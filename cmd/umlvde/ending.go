@@ -88,8 +88,8 @@ func (e *ending) status(code int) int {
 	return code
 }
 
-// settle is called when all is joined: it writes the pidfile and lets the process
-// go that waits for this one to be a daemon.
+// settle is called when all is joined: it writes the pidfile and, of a daemon, lets
+// the process go that has started it.
 func (o *plugOptions) settle(end *ending, bg *background) error {
 	if o.pidfile != "" {
 		if err := writePidfile(o.pidfile, end); err != nil {

@@ -56,7 +56,7 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 			if err != nil {
 				return exit(name, err, stderr)
 			}
-			return vdePlug(argv[0], argv[1:], stdout, stderr, bg)
+			return vdePlug(argv[0], argv[1:], stdout, bg, bg)
 		}
 	}
 	return vdePlug(name, args, stdout, stderr, nil)

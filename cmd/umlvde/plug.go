@@ -24,7 +24,7 @@ func plugMain(name string, args []string, stdout, stderr io.Writer, end *ending,
 		return err
 	}
 	if o.daemon && bg == nil {
-		return daemonize(name, args)
+		return daemonize(name, args, stderr)
 	}
 	o.ipLog = o.ipLog || bool(o.login) && logsIP()
 	log, err := o.openLog(end)
