@@ -224,7 +224,10 @@ func (i *iface) Recv(within time.Duration) []byte {
 	for deadline := time.Now().Add(within); rig.Poll(i.fd, unix.POLLIN, time.Until(deadline)); {
 		var buf [70000]byte
 		n, from, err := unix.Recvfrom(i.fd, buf[:], unix.MSG_DONTWAIT)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EAGAIN): // it was down, once
+			continue
+		case err != nil:
 			i.t.Fatalf("the interface: %v", err)
 		}
 		if a, ok := from.(*unix.SockaddrLinklayer); ok && a.Pkttype != unix.PACKET_OUTGOING {

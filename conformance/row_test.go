@@ -3,6 +3,7 @@ package conformance
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,17 +18,25 @@ type row struct {
 	what   string // for docs/plugs.md
 	env    string // of the helper: NAME=VALUE
 
-	hosts int                  // network namespaces on one bridge; 0: both ends are in the same one
-	start func(p *place)       // makes what has to be there: a switch, a tap
-	far   string               // the VNL of the other end, which the C vde_plug and umlvde take in turn
-	open  func(p *place) end   // or the other end, if it is no plug
-	peer  func(p *place) error // makes the network (not its far end) go and come back
+	hosts int                // network namespaces on one bridge; 0: both ends are in the same one
+	start func(p *place)     // makes what has to be there: a switch, a tap
+	far   string             // the VNL of the other end, which the C vde_plug and umlvde take in turn
+	open  func(p *place) end // or the other end, if it is no plug
+	peer  func(p *place)     // makes the network, not its far end, go and come back
 
 	largest int      // the longest frame that passes, bytes
 	lossy   bool     // frames may get lost
 	cFloods bool     // the C vde_plug reaches all stations, but no single one
 	slow    bool     // no throughput to speak of
-	remains []string // of the files in {dir} after SIGKILL, those that are not there after a start
+	remains []string // what SIGKILL leaves in {dir}
+}
+
+// name is for the test's output.
+func (r *row) name() string {
+	if r.vnl == "" {
+		return r.what
+	}
+	return r.vnl
 }
 
 // A place is where a row is tried.
@@ -74,22 +83,36 @@ type peer struct {
 	open func(p *place) end
 }
 
+// The names of peers.
+const (
+	cPeer  = "the C vde_plug"
+	umlvde = "umlvde"
+)
+
 // peers are the far ends that a row is tried with.
 func (r *row) peers() []peer {
 	if r.open != nil {
 		return []peer{{"the network itself", r.open}}
 	}
 	return []peer{
-		{"the C vde_plug", func(p *place) end { return cPlug(p.far, p.fill(r.far)) }},
-		{"umlvde", func(p *place) end {
+		{cPeer, func(p *place) end { return cPlug(p.far, p.fill(r.far)) }},
+		{umlvde, func(p *place) end {
 			return guest(p.far, rig.HelperConfig{VNL: p.fill(r.far), Args: []string{"-v", "--descr", "far"}})
 		}},
 	}
 }
 
-// files lists what is in the directory, the contents of directories too.
+var isFd = regexp.MustCompile(`^fd\d+$`)
+
+// files lists what is in the directory, the contents of directories too, but
+// not what is the vde_switch's own.
 func (p *place) files() (names []string) {
 	err := filepath.WalkDir(p.dir, func(path string, _ os.DirEntry, err error) error {
+		if name := filepath.Base(path); name == "s" {
+			return filepath.SkipDir
+		} else if isFd.MatchString(name) {
+			path = filepath.Join(filepath.Dir(path), "fdN")
+		}
 		if err == nil && path != p.dir {
 			names = append(names, strings.TrimPrefix(path, p.dir+"/"))
 		}
@@ -108,20 +131,20 @@ const floor = 10
 func TestTraffic(t *testing.T) {
 	for _, r := range rows {
 		for _, far := range r.peers() {
-			t.Run(r.vnl+" with "+far.name, func(t *testing.T) {
+			t.Run(r.name()+" with "+far.name, func(t *testing.T) {
 				p := newPlace(t, r)
 				g := p.helper()
 				g.WaitLine("link up", soon)
 				other := far.open(p)
 				w := ways(g, other)
-				if r.cFloods && far.name == "the C vde_plug" {
+				if r.cFloods && far.name == cPeer {
 					w[1].toMAC = broadcast
 				}
 				settle(t, w, soon)
 				for _, w := range w {
 					carry(t, w, 60, 61, 590, 1514)
 				}
-				if far.name != "umlvde" { // which gives its guest no more than its MTU allows
+				if far.name != umlvde { // which gives its guest no more than its MTU allows
 					carry(t, w[0], r.largest)
 				}
 				if r.slow {

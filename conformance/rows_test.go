@@ -10,45 +10,60 @@ import (
 
 // rows is the table: every VNL that VDE users are taught.
 var rows = []*row{
-	{plugin: "vde", vnl: "{dir}/s", what: "a vde_switch", start: vdeSwitch, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "vde://{dir}/s", what: "the same", start: vdeSwitch, far: "{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "vde://{dir}/s[5]", what: "port 5 of it", start: vdeSwitch, far: "vde://{dir}/s[port=6]", largest: 1514},
-	{plugin: "vde", vnl: "vde://{dir}/s[portgroup=7]", what: "a group of ports", start: vdeSwitch, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "vde://{dir}/s[mode=0770/group=root]", what: "who may use the socket", start: vdeSwitch, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "", what: "~/.vdeplug/default", env: "HOME={dir}", start: vdeplugDefault, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "", what: "~/.vde2/default.switch", env: "HOME={dir}", start: vde2Default, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "vde", vnl: "{dir}/file", what: "the VNL is in a file", start: vnlInFile, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "{dir}/s", what: "a vde_switch", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "vde://{dir}/s", what: "the same", start: vdeSwitch, peer: restartSwitch, far: "{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "vde://{dir}/s[5]", what: "port 5 of it", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s[port=6]", largest: 1514},
+	{plugin: "vde", vnl: "vde://{dir}/s[portgroup=7]", what: "a group of ports", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "vde://{dir}/s[mode=0770/group=root]", what: "who may use the socket", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "", what: "~/.vdeplug/default", env: "HOME={dir}", start: vdeplugDefault, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "", what: "~/.vde2/default.switch", env: "HOME={dir}", start: vde2Default, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "vde", vnl: "{dir}/file", what: "the VNL is in a file", start: vnlInFile, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
 
-	{plugin: "tap", vnl: "tap://tap0", what: "a tap interface of the host", start: tap, open: openInterface("tap0"), largest: 9014},
-	{plugin: "pcap", vnl: "pcap://veth0", what: "any interface of the host", start: veth, open: openInterface("veth1"), largest: 1514},
+	{plugin: "tap", vnl: "tap://tap0", what: "a tap interface of the host", start: tap, peer: downAndUp("tap0"), open: openInterface("tap0"), largest: 9014},
+	{plugin: "pcap", vnl: "pcap://veth0", what: "any interface of the host", start: veth, peer: downAndUp("veth0"), open: openInterface("veth1"), largest: 1514},
 
 	{plugin: "udp", vnl: "udp://127.0.0.1:5001->127.0.0.1:5002", what: "a cable over UDP", far: "udp://127.0.0.1:5002->127.0.0.1:5001", largest: 9014, lossy: true},
 	{plugin: "udp", vnl: "udp://5001->localhost:5002", what: "with a name", far: "udp://localhost:5002->localhost:5001", largest: 9014, lossy: true},
 	{plugin: "udp", vnl: "udp://::1:5001->::1:5002", what: "over IPv6", far: "udp://::1:5002->::1:5001", largest: 9014, lossy: true},
-	{plugin: "ptp", vnl: "ptp://{dir}/p", what: "a cable between two", far: "ptp://{dir}/p", largest: 9014},
+	{plugin: "ptp", vnl: "ptp://{dir}/p", what: "a cable between two", far: "ptp://{dir}/p", largest: 9014, remains: []string{"p", "p+"}},
 	{plugin: "vxvde", vnl: "vxvde://239.9.9.9", what: "a LAN cloud over multicast", hosts: 2, far: "vxvde://239.9.9.9", lossy: true, largest: 1514},
 	{plugin: "vxvde", vnl: "vxvde://239.9.9.9/port=14000/vni=7/ttl=2/if=eth0", what: "with parameters", hosts: 2, far: "vxvde://239.9.9.9/port=14000/vni=7/ttl=2/if=eth0", lossy: true, largest: 1514},
 	{plugin: "vxvde", vnl: "vxvde://ff05::99/if=eth0/v6", what: "over IPv6", hosts: 2, far: "vxvde://ff05::99/if=eth0/v6", lossy: true, largest: 1514},
 	{plugin: "vxlan", vnl: "vxlan://239.9.9.8", what: "a VXLAN", hosts: 2, far: "vxlan://239.9.9.8", lossy: true, cFloods: true, largest: 1514},
 	{plugin: "vxlan", vnl: "vxlan://239.9.9.8/port=4800/vni=9/ttl=2/if=eth0", what: "with parameters", hosts: 2, far: "vxlan://239.9.9.8/port=4800/vni=9/ttl=2/if=eth0", lossy: true, cFloods: true, largest: 1514},
 
-	{plugin: "hub", vnl: "hub://{dir}/h", what: "a hub that umlvde hosts", far: "vde://{dir}/h", largest: 9014},
-	{plugin: "switch", vnl: "switch://{dir}/h", what: "a switch that umlvde hosts", far: "vde://{dir}/h", largest: 9014},
-	{plugin: "multi", vnl: "multi://{dir}/h", what: "many cables to one", far: "vde://{dir}/h", largest: 9014},
-	{plugin: "bonding", vnl: "bonding://{dir}/h", what: "many cables in turn", far: "vde://{dir}/h", largest: 9014},
+	{plugin: "hub", vnl: "hub://{dir}/h", what: "a hub that umlvde hosts", far: "vde://{dir}/h", largest: 9014, remains: []string{"h", "h/ctl", "h/fdN"}},
+	{plugin: "switch", vnl: "switch://{dir}/h", what: "a switch that umlvde hosts", far: "vde://{dir}/h", largest: 9014, remains: []string{"h", "h/ctl", "h/fdN"}},
+	{plugin: "multi", vnl: "multi://{dir}/h", what: "many cables to one", far: "vde://{dir}/h", largest: 9014, remains: []string{"h", "h/ctl", "h/fdN"}},
+	{plugin: "bonding", vnl: "bonding://{dir}/h", what: "many cables in turn", far: "vde://{dir}/h", largest: 9014, remains: []string{"h", "h/ctl", "h/fdN"}},
 
-	{plugin: "cmd", vnl: "cmd://vde_plug vde://{dir}/s", what: "a command's standard input and output", start: vdeSwitch, far: "vde://{dir}/s", largest: 1514},
-	{plugin: "cmd", vnl: `cmd://sh -c 'exec vde_plug "$0"' "vde://{dir}/s"`, what: "with quotes", start: vdeSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "cmd", vnl: "cmd://vde_plug vde://{dir}/s", what: "a command's standard input and output", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "cmd", vnl: `cmd://sh -c 'exec vde_plug "$0"' "vde://{dir}/s"`, what: "with quotes", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
 
-	{plugin: "vlan", vnl: "vlan://5{hub://{dir}/h}", what: "in a VLAN of another network", far: "vlan://5{vde://{dir}/h}", largest: 9000},
-	{plugin: "agno", vnl: "agno://{dir}/key{hub://{dir}/h}", what: "another network, encrypted", start: key, far: "agno://{dir}/key{vde://{dir}/h}", largest: 9000},
-	{plugin: "vlan", vnl: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", what: "both, a VLAN inside", start: key, far: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", largest: 9000},
+	{plugin: "vlan", vnl: "vlan://5{hub://{dir}/h}", what: "in a VLAN of another network", far: "vlan://5{vde://{dir}/h}", largest: 9000, remains: []string{"h", "h/ctl", "h/fdN"}},
+	{plugin: "agno", vnl: "agno://{dir}/key{hub://{dir}/h}", what: "another network, encrypted", start: key, far: "agno://{dir}/key{vde://{dir}/h}", largest: 9000, remains: []string{"h", "h/ctl", "h/fdN"}},
+	{plugin: "vlan", vnl: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", what: "both, a VLAN inside", start: key, far: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", largest: 9000, remains: []string{"p", "p+"}},
 	{plugin: "agno", vnl: "agno://{dir}/key{vlan://5{udp://5001->127.0.0.1:5002}}", what: "both, a VLAN outside", start: key, far: "agno://{dir}/key{vlan://5{udp://5002->127.0.0.1:5001}}", largest: 9000, lossy: true},
 }
 
 func vdeSwitch(p *place) {
 	p.t.Helper()
 	p.parts["switch"] = rig.Switch(p.t, filepath.Join(p.dir, "s"))
+}
+
+func restartSwitch(p *place) {
+	p.t.Helper()
+	kill := p.parts["switch"].(*rig.Proc)
+	kill.Signal(os.Kill)
+	kill.Wait(soon)
+	vdeSwitch(p)
+}
+
+func downAndUp(name string) func(p *place) {
+	return func(p *place) {
+		p.t.Helper()
+		p.near.sh("ip link set " + name + " down; ip link set " + name + " up")
+	}
 }
 
 func vdeplugDefault(p *place) {

@@ -93,6 +93,12 @@ func polled(fd int, events int16) int16 {
 	return p[0].Revents
 }
 
+// Disconnect makes a datagram socket hear everybody again.
+func Disconnect(fd int) unix.Errno {
+	_, errno := raw(unix.SYS_CONNECT, fd, make([]byte, 16)) // AF_UNSPEC, of which only the family counts
+	return errno
+}
+
 // Read is read(2) on a descriptor that does not wait, a tap for instance,
 // without the scheduler's bookkeeping.
 func Read(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_READ, fd, buf) }

@@ -65,8 +65,8 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	if table[vnl.Plugin].nests {
 		return openNested(lib, vnl, opts)
 	}
-	if table[vnl.Plugin].pumps {
-		reclaimHub(vnl)
+	if reclaim := table[vnl.Plugin].reclaim; reclaim != nil {
+		reclaim(vnl.base())
 	}
 	conn, err := openC(lib, vnl, opts)
 	if err != nil {
@@ -171,6 +171,8 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	switch {
 	case t.path == bySocket && socketType(p.data) == t.sockType:
 		return &sockPlug{plugin: p}
+	case t.path == byPtp && socketType(p.data) == t.sockType:
+		return newPtp(p)
 	case t.path == byTap && isBareTap(p.data):
 		return &tapPlug{p}
 	case t.path != throughLibrary: // not the version that the table knows

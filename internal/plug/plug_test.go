@@ -158,7 +158,7 @@ func TestDriven(t *testing.T) {
 	}{
 		{sw, "*plug.sockPlug", true},
 		{"vde://" + sw, "*plug.sockPlug", true},
-		{"ptp://" + dir + "/p", "*plug.sockPlug", true},
+		{"ptp://" + dir + "/p", "*plug.ptpPlug", true},
 		{"udp://127.0.0.1:0->127.0.0.1:9", "*plug.sockPlug", true},
 		{"slirp://", "*plug.sockPlug", true},
 		{"null://", "*plug.libPlug", true},

@@ -12,6 +12,7 @@ type path int
 const (
 	throughLibrary path = iota // vde_recv and vde_send: always right
 	bySocket                   // datafd is a socket of bare frames
+	byPtp                      // the same, and the other end may be replaced by another
 	byTap                      // datafd is a tap device
 )
 
@@ -51,6 +52,7 @@ type traits struct {
 	// shutdownFirst, closeFirst: what has to be done to datafd before vde_close.
 	shutdownFirst, closeFirst bool
 
+	reclaim func(base string)      // removes what a killed process of the same VNL left
 	grammar *grammar               // how its VNLs are written; nil if nothing is known
 	rewrite func(VNL) VNL          // makes a VNL harmless; nil if all are
 	hints   map[unix.Errno]string  // what the errno of a failed open means; 0 is none, {} the VNL's base
@@ -73,7 +75,7 @@ var networkErrors = []unix.Errno{
 
 const noRoute = "there is no way to the multicast group (name an interface: /if=NAME)"
 
-var hubTraits = traits{pumps: true, grammar: hubGrammar, hints: map[unix.Errno]string{
+var hubTraits = traits{pumps: true, reclaim: reclaimHub, grammar: hubGrammar, hints: map[unix.Errno]string{
 	unix.EEXIST: "another program serves a network there, or there is something else (if it is of no use, remove {})",
 	unix.ENOENT: "the directory in which it should be does not exist",
 	unix.EACCES: "nothing may be made there",
@@ -103,8 +105,8 @@ var table = map[string]traits{
 	},
 	// Upstream's next ptp has an epoll descriptor for datafd, which sockType finds out.
 	"ptp": {
-		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
-		emptyIsNothing: true, transient: networkErrors, grammar: ptpGrammar,
+		path: byPtp, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
+		emptyIsNothing: true, transient: networkErrors, reclaim: reclaimPtp, grammar: ptpGrammar,
 		hints: map[unix.Errno]string{
 			unix.EADDRINUSE: "both ends of the cable are taken",
 			unix.ENOENT:     "the directory in which it should be does not exist",

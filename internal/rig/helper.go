@@ -181,7 +181,8 @@ type HelperConfig struct {
 	VNL  string
 	Attr *syscall.SysProcAttr
 
-	Program string // another vde_plug than the one under test
+	Program string     // another vde_plug than the one under test
+	Files   []*os.File // what it gets as descriptors 4, 5, ...
 }
 
 // StartHelper starts the program as UML would.
@@ -202,7 +203,7 @@ func StartHelper(t testing.TB, c HelperConfig) *Guest {
 	cmd := exec.Command(c.Program, append(c.Args, "seqpacket://3", c.VNL)...)
 	cmd.Args[0] = "vde_plug"
 	cmd.Env = append(os.Environ(), c.Env...)
-	cmd.ExtraFiles = []*os.File{far}
+	cmd.ExtraFiles = append([]*os.File{far}, c.Files...)
 	cmd.SysProcAttr = c.Attr
 	g := &Guest{Proc: Start(t, cmd), Fd: pair[0]}
 	t.Cleanup(g.Close)

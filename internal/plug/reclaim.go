@@ -1,0 +1,58 @@
+package plug
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// reclaimHub removes the directory that a killed host of a hub:// left, which
+// would make every later open fail with EEXIST. It does so only if nobody
+// listens on its control socket, and removes nothing but sockets.
+func reclaimHub(dir string) {
+	if dir == "" {
+		dir = "/tmp/vdenode_" + os.Getenv("USER") // libvdeplug_netnode.c
+	}
+	ctl := filepath.Join(dir, "ctl")
+	if !abandoned(ctl, unix.SOCK_STREAM) {
+		return
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries { // the host's own, its ends of cables (fd7), clients killed while they were opening
+		name := e.Name()
+		if e.Type() == os.ModeSocket && (name == "ctl" || strings.HasPrefix(name, "fd") || strings.HasPrefix(name, ".")) {
+			_ = os.Remove(filepath.Join(dir, name))
+		}
+	}
+	_ = os.Remove(dir) // if this fails, so will the open, and it says why
+}
+
+// reclaimPtp removes the socket that a killed end of a ptp:// left. The plugin
+// would do so, but gives up before if the other end is still connected to it
+// (EPERM); the other end learns of it by the removal: see [ptpPlug].
+func reclaimPtp(base string) {
+	for _, path := range []string{base, base + "+"} {
+		if abandoned(path, unix.SOCK_DGRAM) {
+			_ = os.Remove(path) // if this fails, so will the open, and it says why
+		}
+	}
+}
+
+// abandoned reports whether path is a socket of a type that nobody listens on.
+func abandoned(path string, typ int) bool {
+	st, err := os.Lstat(path)
+	if err != nil || st.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
+}
