@@ -62,7 +62,7 @@ func restartSwitch(p *place) {
 func downAndUp(name string) func(p *place) {
 	return func(p *place) {
 		p.t.Helper()
-		p.near.sh("ip link set " + name + " down; ip link set " + name + " up")
+		p.near.Sh("ip link set " + name + " down; ip link set " + name + " up")
 	}
 }
 

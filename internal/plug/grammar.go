@@ -80,10 +80,9 @@ type grammarError struct {
 }
 
 func (e *grammarError) Error() string { return fmt.Sprintf("%v (it is written %s)", e.why, e.form) }
-func (e *grammarError) Unwrap() error { return e.why }
 
-// Is makes the error equal to what the library would say, if it saw it.
-func (e *grammarError) Is(target error) bool { return target == unix.EINVAL }
+// Unwrap gives the cause and what the library would say, if it saw the VNL.
+func (e *grammarError) Unwrap() []error { return []error{e.why, unix.EINVAL} }
 
 func (ps params) find(name string) (param, bool) {
 	for _, p := range ps {
