@@ -9,7 +9,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 
 # Not -buildvcs: $(VERSION) says it, and it fails in a tree that belongs to somebody else.
 GOBUILD = CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
-LINT    = go tool -modfile=ci/tools/go.mod golangci-lint
+LINT    = go tool -modfile=$(CURDIR)/ci/tools/go.mod golangci-lint
 
 .PHONY: all build demo test race fuzz check lint fmt deps kernels install clean fresh image
 
@@ -36,15 +36,15 @@ fuzz:
 # What can be said about the code without running it.
 check:
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt (run make fmt): $$files" >&2; exit 1; }
-	go mod tidy -diff
-	go vet ./...
+	ci/modules go mod tidy -diff
+	ci/modules go vet ./...
 	$(MAKE) lint
 
 lint:
-	$(LINT) run ./...
+	ci/modules $(LINT) run ./...
 
 fmt:
-	$(LINT) fmt ./...
+	ci/modules $(LINT) fmt ./...
 
 deps:
 	ci/deps

@@ -31,7 +31,7 @@ func Main(m interface{ Run() int }) int {
 }
 
 func build(dir string) error {
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/umlvde/umlvde").Output()
 	if err != nil {
 		return fmt.Errorf("go list -m: %w", err)
 	}
