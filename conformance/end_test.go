@@ -178,16 +178,17 @@ func kill(g *rig.Guest) {
 	g.Close()
 }
 
-// An iface is a network interface, as tcpdump sees it.
-type iface struct {
+// A raw is an end without a helper: a network interface as tcpdump sees it, or
+// a socket.
+type raw struct {
 	t  testing.TB
 	fd int
 }
 
-// openIface opens an interface of the namespace.
-func openIface(n *rig.Namespace, name string) *iface {
+// openInterfaceIn opens an interface of the namespace.
+func openInterfaceIn(n *rig.Namespace, name string) *raw {
 	n.T.Helper()
-	i := &iface{t: n.T, fd: -1}
+	i := &raw{t: n.T, fd: -1}
 	n.Do(func() {
 		n.T.Helper()
 		const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
@@ -203,7 +204,7 @@ func openIface(n *rig.Namespace, name string) *iface {
 }
 
 // Send is end's.
-func (i *iface) Send(frame []byte, within time.Duration) bool {
+func (i *raw) Send(frame []byte, within time.Duration) bool {
 	i.t.Helper()
 	for deadline := time.Now().Add(within); ; {
 		_, err := unix.Write(i.fd, frame)
@@ -211,7 +212,7 @@ func (i *iface) Send(frame []byte, within time.Duration) bool {
 		case err == nil:
 			return true
 		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENOBUFS):
-			i.t.Fatalf("the interface: %v", err)
+			i.t.Fatalf("the other end: %v", err)
 		case !rig.Poll(i.fd, unix.POLLOUT, time.Until(deadline)):
 			return false
 		}
@@ -219,7 +220,7 @@ func (i *iface) Send(frame []byte, within time.Duration) bool {
 }
 
 // Recv is end's: frames that others have sent.
-func (i *iface) Recv(within time.Duration) []byte {
+func (i *raw) Recv(within time.Duration) []byte {
 	i.t.Helper()
 	for deadline := time.Now().Add(within); rig.Poll(i.fd, unix.POLLIN, time.Until(deadline)); {
 		var buf [70000]byte
@@ -228,9 +229,9 @@ func (i *iface) Recv(within time.Duration) []byte {
 		case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EAGAIN): // it was down, once
 			continue
 		case err != nil:
-			i.t.Fatalf("the interface: %v", err)
+			i.t.Fatalf("the other end: %v", err)
 		}
-		if a, ok := from.(*unix.SockaddrLinklayer); ok && a.Pkttype != unix.PACKET_OUTGOING {
+		if a, ok := from.(*unix.SockaddrLinklayer); !ok || a.Pkttype != unix.PACKET_OUTGOING {
 			return buf[:n:n]
 		}
 	}

@@ -13,6 +13,9 @@ import (
 // that blocks the next start; in the end nothing is left at all.
 func TestReturn(t *testing.T) {
 	for _, r := range rows {
+		if r.alone != nil {
+			continue
+		}
 		t.Run(r.name(), func(t *testing.T) {
 			p := newPlace(t, r)
 			made := p.files()

@@ -18,11 +18,12 @@ type row struct {
 	what   string // for docs/plugs.md
 	env    string // of the helper: NAME=VALUE
 
-	hosts int                // network namespaces on one bridge; 0: both ends are in the same one
-	start func(p *place)     // makes what has to be there: a switch, a tap
-	far   string             // the VNL of the other end, which the C vde_plug and umlvde take in turn
-	open  func(p *place) end // or the other end, if it is no plug
-	peer  func(p *place)     // makes the network, not its far end, go and come back
+	hosts int                          // network namespaces on one bridge; 0: both ends are in the same one
+	start func(p *place)               // makes what has to be there: a switch, a tap
+	far   string                       // the VNL of the other end, which the C vde_plug and umlvde take in turn
+	open  func(p *place) end           // or the other end, if it is no plug
+	alone func(p *place, g *rig.Guest) // all of the test, where there is no far end for the others
+	peer  func(p *place)               // makes the network, not its far end, go and come back
 
 	largest int      // the longest frame that passes, bytes
 	lossy   bool     // frames may get lost
@@ -45,6 +46,7 @@ type place struct {
 	row       *row
 	dir       string
 	near, far *rig.Namespace
+	inherit   []*os.File     // descriptors 4, ... of the helper
 	parts     map[string]any // what start has made and peer needs
 }
 
@@ -65,12 +67,14 @@ func newPlace(t testing.TB, r *row) *place {
 }
 
 // fill replaces the placeholders of a VNL.
-func (p *place) fill(text string) string { return strings.ReplaceAll(text, "{dir}", p.dir) }
+func (p *place) fill(text string) string {
+	return strings.NewReplacer("{dir}", p.dir, "{umlvde}", rig.Umlvde()).Replace(text)
+}
 
 // helper starts umlvde at the near end.
 func (p *place) helper() *rig.Guest {
 	p.t.Helper()
-	c := rig.HelperConfig{VNL: p.fill(p.row.vnl)}
+	c := rig.HelperConfig{VNL: p.fill(p.row.vnl), Files: p.inherit}
 	if p.row.env != "" {
 		c.Env = []string{p.fill(p.row.env)}
 	}
@@ -130,6 +134,15 @@ const floor = 10
 // TestTraffic sends frames of all sizes both ways, and many of them.
 func TestTraffic(t *testing.T) {
 	for _, r := range rows {
+		if r.alone != nil {
+			t.Run(r.name(), func(t *testing.T) {
+				p := newPlace(t, r)
+				g := p.helper()
+				g.WaitLine("link up", soon)
+				r.alone(p, g)
+			})
+			continue
+		}
 		for _, far := range r.peers() {
 			t.Run(r.name()+" with "+far.name, func(t *testing.T) {
 				p := newPlace(t, r)

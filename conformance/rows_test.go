@@ -4,8 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/umlvde/umlvde/internal/rig"
+	"golang.org/x/sys/unix"
 )
 
 // rows is the table: every VNL that VDE users are taught.
@@ -40,6 +42,13 @@ var rows = []*row{
 	{plugin: "cmd", vnl: "cmd://vde_plug vde://{dir}/s", what: "a command's standard input and output", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
 	{plugin: "cmd", vnl: `cmd://sh -c 'exec vde_plug "$0"' "vde://{dir}/s"`, what: "with quotes", start: vdeSwitch, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
 
+	{plugin: "cmd", vnl: "cmd://ssh -F {dir}/ssh/config remote vde_plug vde://{dir}/s", what: "on another machine", start: sshd, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "cmd", vnl: "cmd://ssh -F {dir}/ssh/config remote {umlvde} vde://{dir}/s", what: "the same with umlvde there", start: sshd, peer: restartSwitch, far: "vde://{dir}/s", largest: 1514},
+	{plugin: "slirp", vnl: "slirp:///tcpfwd=5555:10.0.2.15:22,5556:10.0.2.15:23/mtu=1400", what: "the host's network, as an ordinary user", alone: slirpTest},
+	{plugin: "null", vnl: "null://", what: "nowhere", alone: nullTest},
+	{plugin: "seqpacket", vnl: "seqpacket://4", what: "a descriptor of the program that starts umlvde", start: socketPair, open: otherSocket, largest: 9014},
+	{plugin: "vdesl", vnl: "vdesl://{dir}/a", what: "a serial line", start: serialLine, peer: replug, far: "vdesl://{dir}/b[speed=115200]", largest: 1514, slow: true},
+
 	{plugin: "vlan", vnl: "vlan://5{hub://{dir}/h}", what: "in a VLAN of another network", far: "vlan://5{vde://{dir}/h}", largest: 9000, remains: []string{"h", "h/ctl", "h/fdN"}},
 	{plugin: "agno", vnl: "agno://{dir}/key{hub://{dir}/h}", what: "another network, encrypted", start: key, far: "agno://{dir}/key{vde://{dir}/h}", largest: 9000, remains: []string{"h", "h/ctl", "h/fdN"}},
 	{plugin: "vlan", vnl: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", what: "both, a VLAN inside", start: key, far: "vlan://5/x{agno://{dir}/key{ptp://{dir}/p}}", largest: 9000, remains: []string{"p", "p+"}},
@@ -49,6 +58,32 @@ var rows = []*row{
 func vdeSwitch(p *place) {
 	p.t.Helper()
 	p.parts["switch"] = rig.Switch(p.t, filepath.Join(p.dir, "s"))
+}
+
+func socketPair(p *place) {
+	p.t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	must(p.t, err)
+	p.inherit = []*os.File{os.NewFile(uintptr(pair[0]), "pair")}
+	p.parts["socket"] = &raw{p.t, pair[1]}
+	p.t.Cleanup(func() {
+		p.inherit[0].Close()
+		unix.Close(pair[1])
+	})
+}
+
+func otherSocket(p *place) end { return p.parts["socket"].(*raw) }
+
+// nullTest sends frames to nowhere, all of which are counted as delivered.
+func nullTest(p *place, g *rig.Guest) {
+	p.t.Helper()
+	for range 1000 {
+		if !g.Send(rig.Frame(60, 0), time.Second) {
+			p.t.Fatal("the guest's socket was not read for 1 s")
+		}
+	}
+	g.Close()
+	g.WaitLine(`guest to network 1000 frames .*, 0 dropped; network to guest 0 frames`, soon)
 }
 
 func restartSwitch(p *place) {
@@ -97,7 +132,7 @@ func veth(p *place) {
 }
 
 func openInterface(name string) func(p *place) end {
-	return func(p *place) end { return openIface(p.near, name) }
+	return func(p *place) end { return openInterfaceIn(p.near, name) }
 }
 
 func key(p *place) {

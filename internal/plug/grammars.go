@@ -1,5 +1,12 @@
 package plug
 
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+)
+
 var port = between(1, 65535)
 
 var vdeGrammar = &grammar{
@@ -43,6 +50,45 @@ var slirpGrammar = &grammar{
 		{"mtu", between(68, 65521)}, {"mru", between(68, 65521)}, {"disable_host_loopback", nil},
 		{"tcpfwd", forwards}, {"udpfwd", forwards}, {"unixfwd", nil}, {"cmdfwd", nil}, {"verbose", nil},
 	},
+}
+
+// forwardable says which port slirp will not be able to forward.
+func forwardable(v VNL) error {
+	_, elems := v.elements(slirpGrammar.mark)
+	for _, e := range elems {
+		name, list, _ := strings.Cut(e, "=")
+		p, _ := slirpGrammar.params.find(name)
+		if p.name != "tcpfwd" && p.name != "udpfwd" {
+			continue
+		}
+		for _, item := range strings.Split(list, ",") {
+			host, port := "0.0.0.0", item
+			if f := strings.Split(item, ":"); len(f) == 4 {
+				host, port = f[0], f[1]
+			} else {
+				port = f[0]
+			}
+			if err := listen(p.name[:3], net.JoinHostPort(host, port)); err != nil {
+				return fmt.Errorf("port %s cannot be forwarded: %w", port, err)
+			}
+		}
+	}
+	return nil
+}
+
+// listen sees whether one can listen at an address.
+func listen(network, address string) error {
+	var c io.Closer
+	var err error
+	if network == "udp" {
+		c, err = net.ListenPacket(network+"4", address)
+	} else {
+		c, err = net.Listen(network+"4", address)
+	}
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 var vlanGrammar = &grammar{

@@ -58,6 +58,11 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	if err := table[vnl.Plugin].grammar.check(vnl); err != nil {
 		return nil, err
 	}
+	if ready := table[vnl.Plugin].ready; ready != nil {
+		if err := ready(vnl); err != nil {
+			return nil, err
+		}
+	}
 	lib, err := Load(opts.Library)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,22 @@ func reclaimPtp(base string) {
 	}
 }
 
+// reclaimVde removes the sockets that clients left in a switch's directory when
+// they were killed while they waited for its answer, for which it may let them
+// wait for ever.
+func reclaimVde(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if ok, _ := filepath.Match(".[0-9]*-[0-9]*", e.Name()); ok && abandoned(path, unix.SOCK_DGRAM) {
+			_ = os.Remove(path) // it may be somebody else's
+		}
+	}
+}
+
 // abandoned reports whether path is a socket of a type that nobody listens on.
 func abandoned(path string, typ int) bool {
 	st, err := os.Lstat(path)

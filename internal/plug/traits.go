@@ -54,6 +54,7 @@ type traits struct {
 
 	reclaim func(base string)      // removes what a killed process of the same VNL left
 	grammar *grammar               // how its VNLs are written; nil if nothing is known
+	ready   func(VNL) error        // finds what the plugin would fail in, and be silent
 	rewrite func(VNL) VNL          // makes a VNL harmless; nil if all are
 	hints   map[unix.Errno]string  // what the errno of a failed open means; 0 is none, {} the VNL's base
 	why     func(VNL, error) error // the same, if it has to be found out
@@ -86,7 +87,7 @@ var hubTraits = traits{pumps: true, reclaim: reclaimHub, grammar: hubGrammar, hi
 // from tests against the installed binaries (docs/architecture.md).
 var table = map[string]traits{
 	"vde": {
-		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true, grammar: vdeGrammar,
+		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true, reclaim: reclaimVde, grammar: vdeGrammar,
 		hints: map[unix.Errno]string{
 			0:                 "the switch refused the connection",
 			unix.ENOENT:       "no switch there (start one with: vde_switch -s {})",
@@ -98,7 +99,7 @@ var table = map[string]traits{
 	// The control thread of slirp takes messages of 0 and 8 bytes for its own, so
 	// nothing shorter than a header may be written; vde_close joins that thread,
 	// which ends only when datafd is shut down.
-	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, grammar: slirpGrammar, pkg: "libvdeplug-slirp"},
+	"slirp": {path: bySocket, sockType: unix.SOCK_SEQPACKET, parallel: true, nonblock: true, shutdownFirst: true, ready: forwardable, grammar: slirpGrammar, pkg: "libvdeplug-slirp"},
 	"udp": {
 		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, connects: true,
 		emptyIsNothing: true, transient: networkErrors, grammar: udpGrammar, why: whyUDP,
@@ -147,7 +148,7 @@ var table = map[string]traits{
 	"vlan": {nests: true, nonblock: true, peek: true, overhead: 4, minSend: 18, minRecv: 18, grammar: vlanGrammar, rewrite: finishTags, pkg: "libvdeplug-vlan"},
 	// agno does the same with its header: 14 bytes of Ethernet, a block for its
 	// own header and at least one of what is encrypted are a whole frame.
-	"agno": {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 16, grammar: agnoGrammar, pkg: "libvdeplug-agno", hints: map[unix.Errno]string{
+	"agno": {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 2*16, grammar: agnoGrammar, pkg: "libvdeplug-agno", hints: map[unix.Errno]string{
 		unix.ENOENT: "the key cannot be read (make one with: head -c 16 /dev/urandom | od -An -tx1 >~/.vde_agno_key)",
 		unix.EINVAL: "there is no key in the file: that is 32 hexadecimal digits",
 	}},
