@@ -10,7 +10,7 @@ require (
 require (
 	github.com/google/btree v1.1.2 // indirect
 	github.com/mattn/go-pointer v0.0.1 // indirect
-	golang.org/x/sys v0.37.0 // indirect
+	golang.org/x/sys v0.40.0 // indirect
 	golang.org/x/time v0.7.0 // indirect
 )
 

@@ -1,0 +1,231 @@
+// Package examples runs the programs below it with real switches and guests.
+package examples
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/rig"
+)
+
+// bin is where the examples are.
+var bin string
+
+type run func() int
+
+func (r run) Run() int { return r() }
+
+func TestMain(m *testing.M) {
+	os.Exit(rig.Main(run(func() int {
+		dir, err := os.MkdirTemp("", "examples")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			bin = dir
+			var out []byte
+			args := []string{"build", "-o", dir + "/"}
+			if rig.Race {
+				args = append(args, "-race")
+			}
+			if out, err = exec.Command("go", append(args, "./...")...).CombinedOutput(); err != nil {
+				err = fmt.Errorf("building the examples: %w\n%s", err, out)
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	})))
+}
+
+const soon = 30 * time.Second
+
+// start starts an example and waits until it has said that it is ready.
+func start(t *testing.T, ready, name string, args ...string) *rig.Proc {
+	t.Helper()
+	p := rig.Start(t, exec.Command(filepath.Join(bin, name), args...))
+	p.WaitLine(ready, soon)
+	return p
+}
+
+// interrupt ends an example as a user does.
+func interrupt(t *testing.T, p *rig.Proc) {
+	t.Helper()
+	p.Signal(os.Interrupt)
+	if status := p.Wait(soon); status != 0 {
+		t.Errorf("%s ended with %d", filepath.Base(p.Cmd.Path), status)
+	}
+}
+
+// newSwitch starts a switch and returns its VNL.
+func newSwitch(t *testing.T) (string, *rig.Proc) {
+	t.Helper()
+	dir := filepath.Join(rig.TempDir(t), "s")
+	p := rig.Switch(t, dir)
+	return "vde://" + dir, p
+}
+
+// guest boots a guest that is plugged in.
+func guest(t *testing.T, vnl string) *rig.UML {
+	t.Helper()
+	u := rig.Boot(t, rig.Kernel(t, "6.12"), nil, []string{"vec0:transport=vde,vnl=" + vnl}, nil)
+	u.Must(soon, "ip link set vec0 up")
+	return u
+}
+
+// fetch has a guest get a page, which the network may not be ready for at once.
+func fetch(t *testing.T, u *rig.UML, url, want string) {
+	t.Helper()
+	got := u.Must(soon, "for i in 1 2 3 4 5; do busybox wget -q -O - "+url+" && break; sleep 0.2; done")
+	if !strings.Contains(got, want) {
+		t.Errorf("%s is %q", url, got)
+	}
+}
+
+// dhcp has a guest get an address from a DHCP server, and returns it.
+func dhcp(t *testing.T, u *rig.UML) string {
+	t.Helper()
+	script := filepath.Join(u.Dir, "udhcpc")
+	text := "#!/bin/sh\n[ \"$1\" != bound ] || { ip addr add $ip/$mask dev $interface; [ -z \"$router\" ] || ip route add default via $router; }\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	u.Must(soon, "busybox udhcpc -i vec0 -n -q -f -t 10 -T 1 -s "+script)
+	m := regexp.MustCompile(`inet ([0-9.]+)/`).FindStringSubmatch(u.Must(soon, "ip -4 addr show dev vec0"))
+	if m == nil {
+		t.Fatal("the guest has no address")
+	}
+	return m[1]
+}
+
+func ping(u *rig.UML, address string) {
+	u.Must(soon, "for i in 1 2 3 4 5; do busybox ping -c 2 -W 1 "+address+" && break; done")
+}
+
+func TestWebserver(t *testing.T) {
+	vnl, sw := newSwitch(t)
+	p := start(t, "serving http://10.0.0.1/ on", "webserver", vnl)
+	u := guest(t, vnl)
+	u.Must(soon, "ip addr add 10.0.0.7/24 dev vec0")
+	fetch(t, u, "http://10.0.0.1/", "Hello, 10.0.0.7:")
+	ping(u, "10.0.0.1")
+	sw.Signal(syscall.SIGKILL)
+	p.WaitLine("the network has ended: EOF", soon)
+	if status := p.Wait(soon); status != 1 {
+		t.Errorf("it ended with %d", status)
+	}
+}
+
+func TestDhcpd(t *testing.T) {
+	vnl, sw := newSwitch(t)
+	p := start(t, "serving 10.7.0.0/29 on", "dhcpd", "-network", "10.7.0.0/29", vnl)
+	a, b := guest(t, vnl), guest(t, vnl)
+	if got := dhcp(t, a); got != "10.7.0.2" {
+		t.Errorf("the first guest is %s", got)
+	}
+	if got := dhcp(t, b); got != "10.7.0.3" {
+		t.Errorf("the second guest is %s", got)
+	}
+	ping(b, "10.7.0.2")
+	ping(b, "10.7.0.1")
+	a.Must(soon, "ip addr flush dev vec0")
+	if got := dhcp(t, a); got != "10.7.0.2" {
+		t.Errorf("then the first guest is %s", got)
+	}
+	for n := 4; n <= 7; n++ { // there are addresses up to 6
+		a.Must(soon, fmt.Sprintf("ip addr flush dev vec0; ip link set vec0 down; ip link set vec0 address 02:00:00:00:00:0%d up", n))
+		if n < 7 {
+			if got := dhcp(t, a); got != fmt.Sprint("10.7.0.", n) {
+				t.Errorf("a guest is %s, not 10.7.0.%d", got, n)
+			}
+			continue
+		}
+		if out, status := a.Do(soon, "busybox udhcpc -i vec0 -n -q -f -t 2 -T 1 -s /bin/true"); status == 0 {
+			t.Errorf("one too many got an address: %s", out)
+		}
+	}
+	p.WaitLine("no address is left for 02:00:00:00:00:07", soon)
+	sw.Signal(syscall.SIGKILL)
+	p.WaitLine("EOF", soon)
+	p.Wait(soon)
+}
+
+func TestSniff(t *testing.T) {
+	vnl, _ := newSwitch(t)
+	file := filepath.Join(rig.TempDir(t), "lan.pcapng")
+	printed, err := os.Create(file + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer printed.Close()
+	cmd := exec.Command(filepath.Join(bin, "sniff"), "-w", file, vnl)
+	cmd.Stdout = printed
+	p := rig.Start(t, cmd)
+	p.WaitLine("listening on", soon)
+	u := guest(t, vnl)
+	u.Must(soon, "ip addr add 10.0.0.7/24 dev vec0")
+	u.Do(soon, "busybox arping -c 2 -w 2 -I vec0 10.0.0.99") // nobody answers
+	rig.Eventually(t, soon, "it is printed", func() bool {
+		text, err := os.ReadFile(printed.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{6} Ethernet ARP ([0-9a-f:]{17})->ff:ff:ff:ff:ff:ff, \d+ bytes$`).Match(text)
+	})
+	interrupt(t, p)
+	out, err := exec.Command("tcpdump", "-n", "-r", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "ARP, Request who-has 10.0.0.99") {
+		t.Errorf("tcpdump reads, %v:\n%s", err, out)
+	}
+}
+
+func TestCable(t *testing.T) {
+	left, _ := newSwitch(t)
+	right, sw := newSwitch(t)
+	start(t, "serving", "webserver", left)
+	p := start(t, "joining", "cable", left, right)
+	u := guest(t, right)
+	u.Must(soon, "ip addr add 10.0.0.7/24 dev vec0")
+	fetch(t, u, "http://10.0.0.1/", "Hello, 10.0.0.7:")
+	interrupt(t, p)
+	p.WaitLine("carried .*[1-9]", soon)
+	p = start(t, "joining", "cable", left, right)
+	sw.Signal(syscall.SIGKILL)
+	if status := p.Wait(soon); status != 0 {
+		t.Errorf("with a switch, it ended with %d", status)
+	}
+}
+
+// TestGvproxy is also the proof that a Conn is all that AcceptBess wants.
+func TestGvproxy(t *testing.T) {
+	vnl, _ := newSwitch(t)
+	p := start(t, "serving", "gvproxy", vnl)
+	u := guest(t, vnl)
+	if got := dhcp(t, u); !strings.HasPrefix(got, "192.168.127.") {
+		t.Errorf("the guest is %s", got)
+	}
+	ping(u, "192.168.127.1")
+	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, strings.Repeat("The host greets the guest.\n", 10000))
+	}))
+	defer host.Close()
+	_, port, err := net.SplitHostPort(host.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := u.Must(soon, "busybox wget -q -O - http://192.168.127.254:"+port+"/ | busybox wc")
+	if strings.Join(strings.Fields(got), " ") != "10000 50000 270000" {
+		t.Errorf("of the host's page came %s", got)
+	}
+	interrupt(t, p)
+}

@@ -1,0 +1,63 @@
+// Webserver is a web server with a TCP/IP of its own: it has an address on a VDE
+// network and none of the host's interfaces, and needs no root.
+//
+//	webserver -address 10.0.0.1/24 vde:///tmp/switch
+//
+// A guest on that switch fetches http://10.0.0.1/, which greets it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/umlvde/umlvde/adapters/gvisorlink"
+	"github.com/umlvde/umlvde/libvdeplug"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+)
+
+func main() {
+	address := flag.String("address", "10.0.0.1/24", "IPv4 address, and the `length` of the network's prefix")
+	flag.Parse()
+	log.Fatal(serve(flag.Arg(0), *address)) // only an error ends it
+}
+
+func serve(vnl, address string) error {
+	prefix, err := netip.ParsePrefix(address)
+	if err != nil {
+		return err
+	}
+	conn, err := libvdeplug.Open(vnl, nil)
+	if err != nil {
+		return err
+	}
+	link := gvisorlink.New(conn, nil)
+	stack, err := gvisorlink.NewStack(link, prefix)
+	if err != nil {
+		return err
+	}
+	defer stack.Destroy()
+	listener, err := gonet.ListenTCP(stack, tcpip.FullAddress{Port: 80}, ipv4.ProtocolNumber)
+	if err != nil {
+		return err
+	}
+	server := http.Server{Handler: http.HandlerFunc(greet), ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		link.Wait() // until the network ends
+		server.Close()
+	}()
+	log.Printf("serving http://%v/ on %v", prefix.Addr(), conn.LocalAddr())
+	if err := server.Serve(listener); link.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("the network has ended: %w", link.Err())
+}
+
+func greet(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintf(w, "Hello, %s!\n", r.RemoteAddr)
+}
