@@ -11,7 +11,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 GOBUILD = CGO_ENABLED=1 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 LINT    = go tool -modfile=$(CURDIR)/ci/tools/go.mod golangci-lint
 
-.PHONY: all build demo test race fuzz check lint fmt deps kernels install clean fresh image
+.PHONY: all build demo test race fuzz check lint fmt deps kernels install install-vde_plug clean fresh image
 
 all: build
 
@@ -54,7 +54,14 @@ kernels: deps
 
 install: bin/umlvde
 	install -D -m 755 bin/umlvde $(DESTDIR)$(PREFIX)/bin/umlvde
-	! [ -e docs/umlvde.1 ] || install -D -m 644 docs/umlvde.1 $(DESTDIR)$(PREFIX)/share/man/man1/umlvde.1
+	install -D -m 644 docs/umlvde.1 $(DESTDIR)$(PREFIX)/share/man/man1/umlvde.1
+
+# Makes umlvde the vde_plug of PREFIX/bin, which UML and others find first if PREFIX is /usr/local.
+install-vde_plug: install
+	@link=$(DESTDIR)$(PREFIX)/bin/vde_plug; if [ -e $$link ] && ! [ -L $$link ]; then \
+		echo "$$link is another program: move it away first (in Debian: dpkg-divert --local --rename --add $(PREFIX)/bin/vde_plug)" >&2; exit 1; fi
+	ln -sf umlvde $(DESTDIR)$(PREFIX)/bin/vde_plug
+	ln -sf umlvde.1 $(DESTDIR)$(PREFIX)/share/man/man1/vde_plug.1
 
 clean:
 	rm -rf bin

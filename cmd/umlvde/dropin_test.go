@@ -35,8 +35,9 @@ type outcome struct {
 	files, stuck string
 }
 
-// try runs a vde_plug as "vde_plug" in a directory of its own, for 2 s at most.
-func (v variant) try(t testing.TB, stdin string, env []string, args ...string) outcome {
+// try runs a vde_plug as "vde_plug" in a directory of its own, without input, for 2 s
+// at most.
+func (v variant) try(t testing.TB, env []string, args ...string) outcome {
 	t.Helper()
 	dir := rig.TempDir(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -45,7 +46,6 @@ func (v variant) try(t testing.TB, stdin string, env []string, args ...string) o
 	cmd.Args[0], cmd.Dir = "vde_plug", dir
 	cmd.WaitDelay = time.Second
 	cmd.Env = append(append(os.Environ(), "HOME="+dir, "GORACE=atexit_sleep_ms=0"), env...)
-	cmd.Stdin = strings.NewReader(stdin)
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	_ = cmd.Run() // its status is looked at
@@ -111,7 +111,7 @@ func TestSameEndsAsC(t *testing.T) {
 			if tc.args == "" {
 				args = nil
 			}
-			was, is := c.try(t, "", nil, args...), ours.try(t, "", nil, args...)
+			was, is := c.try(t, nil, args...), ours.try(t, nil, args...)
 			if was.stuck+is.stuck != "" {
 				t.Fatalf("C: %s; umlvde: %s", was.stuck, is.stuck)
 			}
@@ -185,7 +185,7 @@ func TestSameOptionsAsC(t *testing.T) {
 			var records []string
 			for _, v := range []variant{c, ours} {
 				file := filepath.Join(dir, v.name)
-				o := v.try(t, "", []string{"VDEPLUGIN_PATH=" + lib, "RECORD=" + file}, strings.Split(args, "|")...)
+				o := v.try(t, []string{"VDEPLUGIN_PATH=" + lib, "RECORD=" + file}, strings.Split(args, "|")...)
 				if o.stuck != "" {
 					t.Fatalf("%s: %s, and says %q", v.name, o.stuck, o.said)
 				}
@@ -208,7 +208,7 @@ func TestCommandKeepsItsOptions(t *testing.T) {
 	_, ours := variants(t)
 	sw := rig.TempDir(t) + "/s"
 	rig.Switch(t, sw)
-	o := ours.try(t, "", nil, "-D", "x", sw, "=", "sh", "-c", `echo "$@" >args`, "sh", "-p", "22", "-D", "--nosuch", "=", "-h")
+	o := ours.try(t, nil, "-D", "x", sw, "=", "sh", "-c", `echo "$@" >args`, "sh", "-p", "22", "-D", "--nosuch", "=", "-h")
 	if o.code != 0 || o.files != "./args" {
 		t.Errorf("%+v", o)
 	}

@@ -16,6 +16,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// make install-vde_plug makes this program the host's vde_plug, but does not
+// overwrite another one.
+func TestMakeInstall(t *testing.T) {
+	dir := rig.TempDir(t)
+	install := func() (string, error) {
+		// The binary is the test's, so that make does not build one.
+		cmd := exec.Command("make", "-s", "-C", "../..", "-o", "bin/umlvde", "install-vde_plug", "PREFIX=/usr", "DESTDIR="+dir)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if _, err := os.Stat("../../bin/umlvde"); err != nil {
+		must(t, exec.Command("make", "-s", "-C", "../..", "build").Run())
+	}
+	for range 2 { // again over itself
+		if out, err := install(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if out, err := exec.Command(dir+"/usr/bin/vde_plug", "-h").Output(); err != nil || !strings.HasPrefix(string(out), "usage: vde_plug ") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if text, err := os.ReadFile(dir + "/usr/share/man/man1/vde_plug.1"); err != nil || len(text) == 0 {
+		t.Error(err)
+	}
+	must(t, os.Remove(dir+"/usr/bin/vde_plug"))
+	must(t, os.WriteFile(dir+"/usr/bin/vde_plug", []byte("C's"), 0o600))
+	out, err := install()
+	if text, _ := os.ReadFile(dir + "/usr/bin/vde_plug"); err == nil || string(text) != "C's" || !strings.Contains(out, "is another program: move it away first") {
+		t.Errorf("another program was overwritten: %v: %s", err, out)
+	}
+}
+
 // Mistakes on the command line are answered with the right exit status and one
 // clear line, and leave nothing behind.
 func TestBadArguments(t *testing.T) {

@@ -47,7 +47,7 @@ func (m *octal) Set(s string) error {
 	return nil
 }
 
-const plugUsage = `usage: %[1]s [OPTIONS] VNL VNL               a cable between two networks
+const plugUsage = `usage: %[1]s [OPTIONS] VNL VNL              a cable between two networks
        %[1]s [OPTIONS] [VNL] = COMMAND...   the same, to the network that COMMAND joins
        %[1]s [OPTIONS] [VNL]                frames on standard input and output
        %[1]s [OPTIONS] seqpacket://FD [VNL] serves a User-Mode Linux guest

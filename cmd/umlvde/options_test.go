@@ -58,6 +58,8 @@ func FuzzOptions(f *testing.F) {
 	f.Add("--descr|UML|--port2|5|--mod2|0700|seqpacket://17|slirp://")
 	f.Add("-vDx|-m|0799|--|-h|seqpacket://-1")
 	f.Add("--port=1|--descr=|seqpacket://3|seqpacket://4|x")
+	f.Add("-dLp|pid|a|=|ssh|-p|22|--|=")
+	f.Add("--da|-c|vde_plug|--|=|-d|=")
 	f.Fuzz(func(t *testing.T, text string) {
 		o, err := parsePlugOptions("vde_plug", strings.Split(text, "|"), &bytes.Buffer{})
 		if (o == nil) == (err == nil) {
@@ -65,17 +67,26 @@ func FuzzOptions(f *testing.F) {
 		}
 		var usage usageError
 		if err != nil {
-			if !errors.Is(err, pflag.ErrHelp) && !errors.As(err, &usage) {
+			if !errors.Is(err, pflag.ErrHelp) && !errors.As(err, &usage) && !errors.Is(err, errNoShell) {
 				t.Errorf("%q: %v is no usage error", text, err)
 			}
 			return
 		}
-		again := []string{"--descr=" + o.descr, fmt.Sprintf("--verbose=%v", o.verbose)}
+		again := []string{
+			"--descr=" + o.descr, "--pidfile=" + o.pidfile, fmt.Sprintf("--verbose=%v", o.verbose), fmt.Sprintf("--daemon=%v", o.daemon),
+			fmt.Sprintf("--log=%v", o.log), fmt.Sprintf("--iplog=%v", o.ipLog),
+		}
+		if o.login {
+			again = append(again, "-cvde_plug")
+		}
 		for i, suffix := range []string{"", "2"} {
 			e := o.ends[i]
 			again = append(again, fmt.Sprintf("--port%s=%d", suffix, e.port), "--group"+suffix+"="+e.group, fmt.Sprintf("--mod%s=%s", suffix, &e.mode))
 		}
 		again = append(append(again, "--"), o.vnls...)
+		if o.command != nil {
+			again = append(append(again, "="), o.command...)
+		}
 		if p, err := parsePlugOptions("vde_plug", again, &bytes.Buffer{}); err != nil || !reflect.DeepEqual(o, p) {
 			t.Errorf("%q is %+v, and once more %+v %v", text, o, p, err)
 		}

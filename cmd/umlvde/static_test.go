@@ -190,7 +190,7 @@ func TestStaticLibraryInAKernel(t *testing.T) {
 // must not end when the network is not there yet, also behind a script.
 func TestNamedDeviceIsNoProgram(t *testing.T) {
 	dir := rig.TempDir(t)
-	must(t, os.WriteFile(dir+"/vde_plug", []byte("#!/bin/sh\n"+rig.VdePlug()+" \"$@\"\n:\n"), 0o700)) //nolint:gosec // it has to be executable
+	must(t, os.WriteFile(dir+"/vde_plug", []byte("#!/bin/sh\n"+rig.VdePlug()+" \"$@\"\n:\n"), 0o700))
 	sw := dir + "/s"
 	u := rig.Boot(t, rig.Kernel(t, "6.12"), nil, []string{"vec0:transport=vde,descr=lab,vnl=" + sw},
 		[]string{"PATH=" + dir + ":" + os.Getenv("PATH")})

@@ -75,8 +75,12 @@ var ErrGuestGone = errors.New("the guest has closed its end")
 // Err: io.EOF if it was closed.
 type GuestError struct{ Err error }
 
-func (e *GuestError) Error() string        { return "the guest's end: " + e.Err.Error() }
-func (e *GuestError) Unwrap() error        { return e.Err }
+func (e *GuestError) Error() string { return "the guest's end: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *GuestError) Unwrap() error { return e.Err }
+
+// Is makes the error an ErrGuestGone.
 func (e *GuestError) Is(target error) bool { return target == ErrGuestGone }
 
 // ErrStopped is what Run returns after Stop.

@@ -29,7 +29,7 @@ func isKernel(pid int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was read
 	return f.Section(".uml.setup.init") != nil, nil
 }
 
