@@ -52,6 +52,9 @@ func (*Conn) CtlFd() int { return -1 }
 // Peek does nothing.
 func (*Conn) Peek() {}
 
+// Prime does nothing.
+func (*Conn) Prime() {}
+
 // Recv fails.
 func (*Conn) Recv(unsafe.Pointer, int, bool) (int, error) { return 0, errNoCgo }
 
