@@ -43,6 +43,7 @@ type Conn struct {
 
 	bridged atomic.Bool // a Bridge has all turns, or is about to
 	claimed deadline    // passed meanwhile
+	polled  *rawConn    // SyscallConn's, if it was called; guarded by rd.mu
 	close   func() error
 }
 
@@ -57,6 +58,8 @@ type half struct {
 	batch  *mmsg.Batch // frames that were received and not read, or are being sent
 	end    error       // what has ended this direction
 	futile int         // times in a row that the plug was ready and then was not
+	more   int         // of reads: how many frames are likely to be there
+	streak int         // of reads: how often as many came as were asked for, in a row
 
 	mu    sync.Mutex
 	poll  *poller   // guarded by mu; stays once it is there
@@ -82,7 +85,7 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 	}
 	var err error
 	r, _, ctl := p.Fds()
-	c.rd.poll, err = newPoller(r, unix.EPOLLIN, ctl, true)
+	c.rd.poll, err = newPoller(r, unix.EPOLLIN, ctl)
 	return c, err
 }
 
@@ -121,7 +124,7 @@ func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 	if len(bufs) == 0 {
 		return 0, nil
 	}
-	if err := c.fill(); err != nil {
+	if err := c.fill(len(bufs)); err != nil {
 		return 0, c.fail(h.op, err)
 	}
 	for n < min(len(bufs), h.batch.Len()) {
@@ -203,6 +206,9 @@ func (c *Conn) shut() error {
 		h.mu.Lock()
 		if h.poll != nil {
 			_ = h.poll.file.Close() // wakes who waits; nothing depends on its result
+		}
+		if h == &c.rd && c.polled != nil {
+			c.polled.file.Close()
 		}
 		h.mu.Unlock()
 	}

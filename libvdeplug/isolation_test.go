@@ -98,18 +98,15 @@ func TestNoProgram(t *testing.T) {
 	}
 	// What an umlvde of another time would do and say.
 	t.Setenv("TEST_BINARY", os.Args[0])
-	t.Setenv(strangerChild, "1")
+	t.Setenv(childTest, "TestStranger")
 	if err := open(script(`exec "$TEST_BINARY" -test.run '^TestStranger$'`)); !strings.Contains(err.Error(), "another version") {
 		t.Error(err)
 	}
 }
 
-// strangerChild says that this process is an umlvde of another version.
-const strangerChild = "LIBVDEPLUG_TEST_STRANGER"
-
 // TestStranger is that umlvde.
 func TestStranger(t *testing.T) {
-	if os.Getenv(strangerChild) == "" {
+	if os.Getenv(childTest) == "" {
 		return // see TestNoProgram
 	}
 	const ctl = 4

@@ -92,10 +92,16 @@ func compile(t *testing.T, dir, name, source string) string {
 	t.Helper()
 	so, c := filepath.Join(dir, name+".so"), filepath.Join(dir, name+".c")
 	must(t, os.WriteFile(c, []byte(source), 0o600))
-	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", so, c).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	gcc(t, "-shared", "-fPIC", "-o", so, c)
 	return so
+}
+
+// gcc runs the host's C compiler.
+func gcc(t testing.TB, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("gcc", append([]string{"-Wall"}, args...)...).CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
 }
 
 func TestMissingPlugin(t *testing.T) {

@@ -4,6 +4,7 @@ package libvdeplug
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type deadline struct {
 	mu    sync.Mutex
 	timer *time.Timer   // closes past; nil if there is nothing to come
 	past  chan struct{} // closed when the time has come
+	late  atomic.Bool   // it is closed, or about to be
 }
 
 func newDeadline() deadline { return deadline{past: make(chan struct{})} }
@@ -37,16 +39,21 @@ func (d *deadline) set(t time.Time) {
 	left := time.Until(t)
 	switch {
 	case !t.IsZero() && left <= 0:
+		d.late.Store(true)
 		if !over {
 			close(d.past)
 		}
 		return
 	case over:
 		d.past = make(chan struct{})
+		d.late.Store(false)
 	}
 	if !t.IsZero() {
 		past := d.past
-		d.timer = time.AfterFunc(left, func() { close(past) })
+		d.timer = time.AfterFunc(left, func() {
+			d.late.Store(true)
+			close(past)
+		})
 	}
 }
 

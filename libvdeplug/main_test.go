@@ -4,13 +4,16 @@ package libvdeplug_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,10 +28,32 @@ const soon = 10 * time.Second
 
 // TestMain fails if the tests leave descriptors or goroutines behind.
 func TestMain(m *testing.M) {
-	if os.Getenv(stuckChild) != "" || os.Getenv(strangerChild) != "" { // leave things, on purpose
+	if os.Getenv(childTest) != "" { // leave things, on purpose
 		os.Exit(m.Run())
 	}
 	os.Exit(leak.Main(withProgram{m}))
+}
+
+// childTest says which test this process has been started for.
+const childTest = "LIBVDEPLUG_TEST_CHILD"
+
+// inChild runs a test in a process of its own, with more in its environment, and
+// reports whether this is it.
+func inChild(t *testing.T, lasting time.Duration, attr *syscall.SysProcAttr, env ...string) bool {
+	t.Helper()
+	if os.Getenv(childTest) == t.Name() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lasting)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=0")
+	cmd.WaitDelay = time.Second
+	cmd.Env = append(append(os.Environ(), childTest+"="+t.Name()), env...)
+	cmd.SysProcAttr = attr
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	must(t, err)
+	return false
 }
 
 // withProgram runs the tests with umlvde built.

@@ -20,14 +20,17 @@ import (
 // The runtime listens for edges, the private epoll for levels. Nobody sleeps on
 // a level that is there already: ready asks for it after the runtime has begun
 // to listen, so a later one is an edge that wakes it.
+//
+// The descriptor for frames is one-shot: else each frame, and each frame that is
+// read at the other end of a socket, would wake one of the runtime's threads,
+// whether somebody waits or not, and cost three times as much.
 type poller struct {
-	file    *os.File
-	raw     syscall.RawConn
-	look    func(epfd uintptr) bool // p.ready; kept, because making it anew would allocate
-	watched []unix.EpollEvent       // descriptors and their events
-	ctl     int                     // the one of them that is not for frames, or -1
-	keep    bool                    // they stay in the epoll between two waits
-	added   bool
+	file *os.File
+	raw  syscall.RawConn
+	look func(epfd uintptr) bool // p.ready; kept, because making it anew would allocate
+	data unix.EpollEvent         // the descriptor for frames and its events; Fd is -1 if there is none
+	ctl  int                     // the other one, or -1
+	op   int                     // what arms data; 0 if it is armed
 
 	// What the last wait has found, for its caller.
 	slept  bool  // nothing was ready at first
@@ -36,35 +39,38 @@ type poller struct {
 	err    error // of the kernel
 }
 
-// newPoller makes a poller; keep is for one that is waited for often, or by
-// others through its epoll. A descriptor of -1 is none.
-func newPoller(fd int, events uint32, ctl int, keep bool) (*poller, error) {
+// newPoller makes a poller for events of fd. A descriptor of -1 is none.
+func newPoller(fd int, events uint32, ctl int) (*poller, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
 	_ = unix.SetNonblock(epfd, true) // cannot fail, and asks os.NewFile for the runtime's poller
-	p := &poller{file: os.NewFile(uintptr(epfd), "epoll"), ctl: ctl, keep: keep}
-	if fd >= 0 {
-		p.watched = append(p.watched, unix.EpollEvent{Events: events, Fd: int32(fd)})
-	}
-	if ctl >= 0 {
-		p.watched = append(p.watched, unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(ctl)})
+	p := &poller{
+		file: os.NewFile(uintptr(epfd), "epoll"),
+		data: unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(fd)},
+		ctl:  ctl,
+		op:   unix.EPOLL_CTL_ADD,
 	}
 	p.look = p.ready
 	p.raw, err = p.file.SyscallConn()
 	if err == nil {
 		err = p.file.SetReadDeadline(time.Time{}) // fails unless the runtime polls it
 	}
-	if err == nil && keep {
-		err = p.control(uintptr(epfd), unix.EPOLL_CTL_ADD)
-		p.added = true
+	if err == nil && ctl >= 0 {
+		err = watch(epfd, ctl)
 	}
 	if err != nil {
 		_ = p.file.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// watch adds a descriptor to an epoll until one of them is closed.
+func watch(epfd, fd int) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &e))
 }
 
 // wait parks the caller until a descriptor is ready, the deadline of p.file has
@@ -79,11 +85,12 @@ func (p *poller) wait() error {
 
 // ready reports whether a descriptor is ready, without waiting.
 func (p *poller) ready(epfd uintptr) bool {
-	if !p.added {
-		if p.err = p.control(epfd, unix.EPOLL_CTL_ADD); p.err != nil {
+	if p.op != 0 && p.data.Fd >= 0 {
+		if err := unix.EpollCtl(int(epfd), p.op, int(p.data.Fd), &p.data); err != nil {
+			p.err = os.NewSyscallError("epoll_ctl", err)
 			return true
 		}
-		p.added = true
+		p.op = 0
 	}
 	var events [2]unix.EpollEvent
 	n, err := unix.EpollWait(int(epfd), events[:], 0)
@@ -98,24 +105,12 @@ func (p *poller) ready(epfd uintptr) bool {
 	for _, e := range events[:n] {
 		if int(e.Fd) == p.ctl {
 			p.news = true
-		} else if e.Events&unix.EPOLLHUP != 0 {
+			continue
+		}
+		p.op = unix.EPOLL_CTL_MOD
+		if e.Events&unix.EPOLLHUP != 0 {
 			p.hungUp = true
 		}
 	}
-	if !p.keep {
-		p.err = p.control(epfd, unix.EPOLL_CTL_DEL)
-		p.added = false
-	}
 	return true
-}
-
-// control adds or removes the descriptors.
-func (p *poller) control(epfd uintptr, op int) error {
-	for i := range p.watched {
-		e := &p.watched[i]
-		if err := unix.EpollCtl(int(epfd), op, int(e.Fd), e); err != nil {
-			return os.NewSyscallError("epoll_ctl", err)
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ package libvdeplug
 import (
 	"errors"
 	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,28 +51,59 @@ func (c *Conn) setBuffer(h *half, fd, option, bytes int) error {
 // these do not show in the descriptor. Use [Conn.ReadBatch] with 64 buffers or
 // more, each long enough: it leaves none.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	h := &c.rd
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if isClosed(c.done) {
 		return nil, c.fail("syscall", net.ErrClosed)
 	}
-	return rawConn{c}, nil
+	if c.polled != nil {
+		return c.polled, nil
+	}
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, c.fail("syscall", os.NewSyscallError("epoll_create1", err))
+	}
+	r := &rawConn{c: c, file: os.NewFile(uintptr(epfd), "epoll")}
+	data, _, ctl := c.plug.Fds()
+	for _, fd := range []int{data, ctl} {
+		if fd >= 0 && err == nil {
+			err = watch(epfd, fd)
+		}
+	}
+	if err == nil {
+		r.raw, err = r.file.SyscallConn()
+	}
+	if err != nil {
+		r.file.Close()
+		return nil, c.fail("syscall", err)
+	}
+	c.polled = r
+	return r, nil
 }
 
 var _ syscall.Conn = (*Conn)(nil)
 
-type rawConn struct{ c *Conn }
+// rawConn is an epoll descriptor of its own over those of the plug, which must not
+// be handed out.
+type rawConn struct {
+	c    *Conn
+	file *os.File
+	raw  syscall.RawConn
+}
 
-func (r rawConn) Control(f func(fd uintptr)) error {
-	err := r.c.rd.poll.raw.Control(f)
+func (r *rawConn) Control(f func(fd uintptr)) error {
+	err := r.raw.Control(f)
 	if err != nil && isClosed(r.c.done) {
 		err = net.ErrClosed // the runtime's own error for it is private
 	}
 	return r.c.fail("syscall", err)
 }
 
-func (r rawConn) Read(func(fd uintptr) bool) error {
+func (r *rawConn) Read(func(fd uintptr) bool) error {
 	return r.c.fail("syscall", errors.ErrUnsupported)
 }
 
-func (r rawConn) Write(func(fd uintptr) bool) error {
+func (r *rawConn) Write(func(fd uintptr) bool) error {
 	return r.c.fail("syscall", errors.ErrUnsupported)
 }

@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,21 +16,10 @@ import (
 	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 )
 
-// stuckChild says that this process is the one for TestStuckPlugin, whose
-// threads will stay in a plugin for ever.
-const stuckChild = "LIBVDEPLUG_TEST_STUCK"
-
-// TestStuckPlugin uses a plugin that does not return from its calls.
+// TestStuckPlugin uses a plugin that does not return from its calls. It leaves
+// threads in it for ever.
 func TestStuckPlugin(t *testing.T) {
-	if os.Getenv(stuckChild) == "" {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*soon)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestStuckPlugin$", "-test.v")
-		cmd.WaitDelay = time.Second
-		cmd.Env = append(os.Environ(), stuckChild+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !inChild(t, 2*soon, nil) {
 		return
 	}
 	network := faultplug.New(t)

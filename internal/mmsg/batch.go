@@ -46,6 +46,7 @@ type Batch struct {
 	r     *region
 	first int // the first frame that is still held
 	end   int // one past the last one
+	room  int // how many frames a call may bring
 }
 
 // NewBatch maps the memory of a batch. [Batch.Free] gives it back.
@@ -56,7 +57,7 @@ func NewBatch() (*Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory for a batch of frames: %w", err)
 	}
-	b := &Batch{mem: mem, r: (*region)(unsafe.Pointer(&mem[0]))}
+	b := &Batch{mem: mem, r: (*region)(unsafe.Pointer(&mem[0])), room: Max}
 	for i := range Max {
 		b.r.iovs[i].Base = &mem[head+i*stride]
 		b.r.hdrs[i].hdr.Iov = &b.r.iovs[i]
@@ -169,11 +170,18 @@ func (b *Batch) Headers() (first unsafe.Pointer, n int) {
 	return unsafe.Pointer(&b.r.hdrs[b.first]), b.Len()
 }
 
-// Empty prepares the batch to be filled by the kernel or by C and returns its
-// [Max] headers: every iovec names a whole buffer.
+// Limit makes the calls that fill the batch bring n frames at most, 1 to [Max],
+// from now on. Who wants only one pays for no more.
+func (b *Batch) Limit(n int) { b.room = n }
+
+// Room returns how many frames may be brought: [Max], or what Limit said.
+func (b *Batch) Room() int { return b.room }
+
+// Empty prepares the batch to be filled by the kernel or by C and returns the
+// headers of its [Batch.Room] frames: every iovec names a whole buffer.
 func (b *Batch) Empty() unsafe.Pointer {
 	b.Clear()
-	for i := range b.r.iovs {
+	for i := range b.r.iovs[:b.room] {
 		b.r.iovs[i].SetLen(FrameCap)
 	}
 	return unsafe.Pointer(&b.r.hdrs[0])

@@ -38,7 +38,7 @@ func newLibPlug(p plugin) *libPlug {
 
 func (p *libPlug) Recv(b *mmsg.Batch) error {
 	p.recvLock.Lock()
-	n, err := p.conn.Recv(b.Empty(), mmsg.Max, true)
+	n, err := p.conn.Recv(b.Empty(), b.Room(), true)
 	p.recvLock.Unlock()
 	switch {
 	case n > 0:
