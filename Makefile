@@ -39,7 +39,7 @@ check:
 	ci/modules go mod tidy -diff
 	ci/modules go vet ./...
 	CGO_ENABLED=0 go vet ./...
-	CGO_ENABLED=0 GOOS=darwin go build ./libvdeplug/...
+	ci/systems
 	$(MAKE) lint
 
 lint:
@@ -87,3 +87,17 @@ bench-uml:
 	ci/kernels
 	$(MAKE) build
 	go run ./bench -uml $(BENCH)
+
+# Package libvdeplug: against loops in C; for ten minutes, with all plugins; at the border to C (see ci/cgo).
+.PHONY: bench-lib soak cgo
+bench-lib:
+	ci/deps
+	go test -run '^$$' -bench AgainstC -benchtime 1x ./libvdeplug
+
+soak:
+	ci/deps
+	LIBVDEPLUG_SOAK=$${SOAK:-10m} go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./libvdeplug
+
+cgo:
+	ci/deps
+	ci/cgo

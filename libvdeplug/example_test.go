@@ -7,6 +7,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/umlvde/umlvde/libvdeplug"
 )
@@ -57,4 +58,18 @@ func ExampleOpen() {
 		fmt.Println("libvdeplug is not installed")
 	}
 	// Output: plugin quantum is not installed: true
+}
+
+// A plugin in a process of its own, which is started again when it crashes or its
+// network ends.
+func ExampleOpen_isolated() {
+	_, err := libvdeplug.Open("vde:///run/vde.ctl", &libvdeplug.Options{Isolation: &libvdeplug.Isolation{
+		Program:   "/nonexistent/umlvde", // usually left out: the one in $PATH
+		Reconnect: 5 * time.Second,
+		OnState: func(c *libvdeplug.Conn, down error) {
+			log.Printf("%v: down: %v", c.LocalAddr(), down)
+		},
+	}})
+	fmt.Println(errors.Is(err, fs.ErrNotExist))
+	// Output: true
 }

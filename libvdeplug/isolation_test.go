@@ -311,3 +311,34 @@ func TestIsolatedSocket(t *testing.T) {
 		t.Errorf("frame %d", n)
 	}
 }
+
+// TestIsolatedFull writes until there is no room, neither in the network nor on
+// the way to it: writes wait, as without a child, and nothing is lost.
+func TestIsolatedFull(t *testing.T) {
+	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+	a, b := openIsolated(t, vnl, libvdeplug.Isolation{}), open(t, vnl)
+	greet(t, a, b)
+	greet(t, b, a) // so that nothing is on its way
+	var sent uint32
+	for ; ; sent++ {
+		must(t, a.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
+		if _, err := a.Write(rig.Frame(1514, 1000+sent)); err != nil {
+			checkTimeout(t, err)
+			break
+		}
+	}
+	for got := uint32(0); got < sent; {
+		n := rig.Number(receive(t, b))
+		if n == 0 {
+			continue // of greet
+		}
+		if n != 1000+got {
+			t.Fatalf("frame %d of %d is number %d", got, sent, n)
+		}
+		got++
+	}
+	rig.Eventually(t, soon, "all is counted", func() bool {
+		s := a.Stats()
+		return s.TxFrames >= uint64(sent) && s.TxDrops == 0
+	})
+}

@@ -44,6 +44,8 @@
 //	ErrBridged              the Conn belongs to a Bridge
 //	*CrashError             an isolated plugin has crashed, or hung
 //
+// # Not a PacketConn
+//
 // A Conn is no [net.PacketConn]. A frame has its addresses in it, an address
 // for each would cost an allocation, and packages that look for that interface
 // (net.Resolver is one) would treat a Conn as a UDP socket.

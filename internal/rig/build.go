@@ -41,6 +41,7 @@ func build(dir string) error {
 	}
 	cmd := exec.Command("go", append(args, "./cmd/umlvde")...)
 	cmd.Dir = string(root[:len(root)-1])
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1") // whatever the tests are built with
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building umlvde: %w\n%s", err, out)
 	}
