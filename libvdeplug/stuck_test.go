@@ -125,8 +125,9 @@ func recvEmpty(t *testing.T, c *libvdeplug.Conn) {
 	checkTimeout(t, err)
 	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	used := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
-	if t.Logf("%v of CPU time in half a second", used); used > 250*time.Millisecond {
-		t.Errorf("it spins: %v of CPU time", used)
+	slept := after.Nvcsw - before.Nvcsw // CPU time alone says little on a busy machine
+	if t.Logf("%v of CPU time in half a second, slept %d times", used, slept); used > 250*time.Millisecond && slept < 100 {
+		t.Error("it spins")
 	}
 	closeSoon(t, c)
 }
