@@ -457,6 +457,9 @@ func agnoShort(t *testing.T) {
 	for size := 60; size < 76; size++ { // so that all lengths of padding occur
 		g.Send(frame(broadcast, nearMAC, size, 1), time.Second)
 		whole := plain.Recv(soon)
+		if whole == nil {
+			t.Fatal("no frame came out of agno")
+		}
 		for n := 30; n < 46; n++ {
 			plain.Send(whole[:n], time.Second)
 		}

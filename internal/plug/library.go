@@ -115,7 +115,7 @@ func whyNoPlugin(lib *cvde.Library, name string) error {
 		}
 		return &PluginError{Plugin: name, File: path, Why: "it is not a plugin for this version of the library"}
 	}
-	return &PluginError{Plugin: name, File: file, Package: debianPackage(name), Missing: true}
+	return &PluginError{Plugin: name, File: file, Package: DebianPackage(name), Missing: true}
 }
 
 // A PluginError says that the plugin that a VNL names is missing, if

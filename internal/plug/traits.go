@@ -164,8 +164,9 @@ func (t *traits) refuses(errno unix.Errno) bool {
 	return errno == unix.EMSGSIZE || errno == unix.EINVAL || errno == unix.ENOBUFS || slices.Contains(t.transient, errno)
 }
 
-// debianPackage names the package that holds a plugin, "" if none is known.
-func debianPackage(plugin string) string {
+// DebianPackage names the package that holds a plugin, "" if none is known or
+// umlvde serves it by itself.
+func DebianPackage(plugin string) string {
 	t, known := table[plugin]
 	switch {
 	case !known:
