@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/libvdeplug"
 )
 
 // bin is where the examples are.
@@ -222,6 +223,19 @@ func TestGvproxy(t *testing.T) {
 	_, port, err := net.SplitHostPort(host.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
+	}
+	odd, err := libvdeplug.Open(vnl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer odd.Close()
+	for size := libvdeplug.MinFrameSize; size <= 1518; size++ { // frames of any size harm nothing
+		frame := rig.Frame(size, 0)
+		copy(frame, []string{"\x5a\x94\xef\xe4\x0c\xdd", "\xff\xff\xff\xff\xff\xff"}[size%2])
+		copy(frame[12:], []string{"\x08\x00", "\x08\x06", "\x86\xdd"}[size%3])
+		if _, err := odd.Write(frame); err != nil {
+			t.Fatal(err)
+		}
 	}
 	got := u.Must(soon, "busybox wget -q -O - http://192.168.127.254:"+port+"/ | busybox wc")
 	if strings.Join(strings.Fields(got), " ") != "10000 50000 270000" {

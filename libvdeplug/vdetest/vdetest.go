@@ -4,17 +4,16 @@
 //
 //	server, client := vdetest.Pair()
 //
-// A [Conn] has the methods of a libvdeplug.Conn and does what that does, errors
-// included, which the tests of this package check on both. A program that is to
-// be given one or the other takes a [net.Conn] or, for batches, an interface of
-// its own.
+// A [Conn] has the methods of a libvdeplug.Conn, without those that are about its
+// socket, and does what that does, errors included; the tests of this package run
+// on both. A program that is to be given one or the other takes a [net.Conn] or,
+// for batches, an interface of its own.
 //
-// Nothing here is done by a goroutine of the package's own, and all waiting is
-// done on channels, so a Conn can be used in a bubble of testing/synctest, where
-// a deadline passes at once.
+// There are no goroutines, and all waiting is for channels. So a Conn works in
+// a bubble of testing/synctest, where an hour's deadline costs no time.
 //
-// What a program does when a plugin blocks, lies or crashes is tested with the
-// package faultplug.
+// Package faultplug is for the other kind of test: what a program does when
+// a plugin blocks, lies or crashes.
 package vdetest
 
 import (
