@@ -84,12 +84,14 @@ func guest(t *testing.T, vnl string) *rig.UML {
 	return u
 }
 
-// fetch has a guest get a page, which the network may not be ready for at once.
-func fetch(t *testing.T, u *rig.UML, url, want string) {
+// greeted has a guest, as 10.0.0.7, fetch the page of webserver, which may not be
+// ready at once.
+func greeted(t *testing.T, u *rig.UML) {
 	t.Helper()
-	got := u.Must(soon, "for i in 1 2 3 4 5; do busybox wget -q -O - "+url+" && break; sleep 0.2; done")
-	if !strings.Contains(got, want) {
-		t.Errorf("%s is %q", url, got)
+	u.Must(soon, "ip addr replace 10.0.0.7/24 dev vec0")
+	page := u.Must(soon, "for i in 1 2 3 4 5; do busybox wget -q -O - http://10.0.0.1/ && break; sleep 0.2; done")
+	if !strings.Contains(page, "Hello, 10.0.0.7:") {
+		t.Errorf("the page is %q", page)
 	}
 }
 
@@ -117,14 +119,28 @@ func TestWebserver(t *testing.T) {
 	vnl, sw := newSwitch(t)
 	p := start(t, "serving http://10.0.0.1/ on", "webserver", vnl)
 	u := guest(t, vnl)
-	u.Must(soon, "ip addr add 10.0.0.7/24 dev vec0")
-	fetch(t, u, "http://10.0.0.1/", "Hello, 10.0.0.7:")
+	greeted(t, u)
 	ping(u, "10.0.0.1")
 	sw.Signal(syscall.SIGKILL)
 	p.WaitLine("the network has ended: EOF", soon)
 	if status := p.Wait(soon); status != 1 {
 		t.Errorf("it ended with %d", status)
 	}
+}
+
+func TestWebserverOutlivesItsSwitch(t *testing.T) {
+	t.Setenv("PATH", rig.BinDir()+":"+os.Getenv("PATH"))
+	vnl, sw := newSwitch(t)
+	p := start(t, "serving http://10.0.0.1/ on", "webserver", "-outlive", vnl)
+	u := guest(t, vnl)
+	greeted(t, u)
+	sw.Signal(syscall.SIGKILL)
+	p.WaitLine("no network: .*EOF", soon)
+	sw.Wait(soon)
+	rig.Switch(t, strings.TrimPrefix(vnl, "vde://"))
+	p.WaitLine("network again", soon)
+	u.Proc.WaitLine("link up again", soon)
+	greeted(t, u)
 }
 
 func TestDhcpd(t *testing.T) {
@@ -196,8 +212,7 @@ func TestCable(t *testing.T) {
 	start(t, "serving", "webserver", left)
 	p := start(t, "joining", "cable", left, right)
 	u := guest(t, right)
-	u.Must(soon, "ip addr add 10.0.0.7/24 dev vec0")
-	fetch(t, u, "http://10.0.0.1/", "Hello, 10.0.0.7:")
+	greeted(t, u)
 	interrupt(t, p)
 	p.WaitLine("carried .*[1-9]", soon)
 	p = start(t, "joining", "cable", left, right)

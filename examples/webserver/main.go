@@ -3,7 +3,8 @@
 //
 //	webserver -address 10.0.0.1/24 vde:///tmp/switch
 //
-// A guest on that switch fetches http://10.0.0.1/, which greets it.
+// A guest on that switch fetches http://10.0.0.1/, which greets it. With -outlive it
+// survives the end of the switch, and serves on when there is another.
 package main
 
 import (
@@ -23,16 +24,21 @@ import (
 
 func main() {
 	address := flag.String("address", "10.0.0.1/24", "IPv4 address, and the `length` of the network's prefix")
+	outlive := flag.Bool("outlive", false, "run the plugin in a process of its own (umlvde, in $PATH), anew when its network ends")
 	flag.Parse()
-	log.Fatal(serve(flag.Arg(0), *address)) // only an error ends it
+	var o libvdeplug.Options
+	if *outlive {
+		o.Isolation = &libvdeplug.Isolation{Reconnect: time.Second, OnState: report}
+	}
+	log.Fatal(serve(flag.Arg(0), *address, &o)) // only an error ends it
 }
 
-func serve(vnl, address string) error {
+func serve(vnl, address string, o *libvdeplug.Options) error {
 	prefix, err := netip.ParsePrefix(address)
 	if err != nil {
 		return err
 	}
-	conn, err := libvdeplug.Open(vnl, nil)
+	conn, err := libvdeplug.Open(vnl, o)
 	if err != nil {
 		return err
 	}
@@ -56,6 +62,14 @@ func serve(vnl, address string) error {
 		return err
 	}
 	return fmt.Errorf("the network has ended: %w", link.Err())
+}
+
+func report(_ *libvdeplug.Conn, down error) {
+	if down != nil {
+		log.Printf("no network: %v", down)
+	} else {
+		log.Print("network again")
+	}
 }
 
 func greet(w http.ResponseWriter, r *http.Request) {

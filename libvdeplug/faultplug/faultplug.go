@@ -1,11 +1,20 @@
 // Package faultplug builds, for tests, a VDE plugin that misbehaves on request:
-// its calls block, fail, crash or lie. It is made of C and is found and loaded
+// its calls block, fail, crash or lie. It is written in C and is found and loaded
 // like any other, so what a program does about it is what it does about
-// a broken plugin. It needs a C compiler and the C library's headers (in Debian:
-// gcc and libvdeplug-dev).
+// a plugin that is broken. It needs a C compiler and the C library's headers (in
+// Debian: gcc and libvdeplug-dev).
 //
-// A plugin that crashes takes its process along, and one that blocks in a call
-// keeps the calling thread for ever: such tests start a process of their own.
+//	network := faultplug.New(t)
+//	name, value, _ := strings.Cut(network.Env(), "=")
+//	t.Setenv(name, value)
+//	conn, err := libvdeplug.Open(network.VNL(), nil)
+//	...
+//	network.Set(t, faultplug.RecvFail) // from now on
+//
+// A plugin that crashes takes its process along, and one that blocks keeps the
+// thread that called it for ever. Where the program is to survive that, it has
+// a process between them: umlvde, or the Isolation of libvdeplug. Otherwise the
+// test starts a process of its own.
 package faultplug
 
 import (
