@@ -76,6 +76,7 @@ func next(g *rig.Guest) []byte {
 // ours and by one of each: all frames arrive, unchanged, in both directions.
 func TestEveryCable(t *testing.T) {
 	c, ours := variants(t)
+	ssh := sshConfig(t)
 	for _, tc := range []struct {
 		name  string
 		shell string // X and Y are vde_plugs, A and B switches
@@ -89,11 +90,16 @@ func TestEveryCable(t *testing.T) {
 		{"byte by byte", `dpipe $X $A =} dd bs=1 status=none }= $Y $B & wait`, 1},
 		{"in odd pieces", `dpipe $X $A ={ dd bs=7 status=none {= $Y $B & wait`, 0},
 		{"sockets", `exec socat "EXEC:$X $A" "EXEC:$Y $B"`, -1},
+		{"ssh", `exec $X $A = ssh -F $ssh -p 1 remote $Y $B`, -1},
+		{"ssh in dpipe", `dpipe $X $A = ssh -F $ssh remote $Y $B & wait`, -1},
 		{"login shell", `dpipe $X $A = $Y -c vde_plug $B & wait`, -1},
 		{"fifos", `mkfifo there back; $X $A >there <back & exec $Y $B <there >back`, -1},
 		{"daemon", `$X -d -p $pid $A $B; while [ ! -s $pid ]; do sleep 0.01; done; read -r wait; kill $(cat $pid)`, 0},
 	} {
 		for _, v := range [][2]variant{{ours, c}, {c, ours}, {ours, ours}} {
+			if strings.HasPrefix(tc.shell, "exec $X $A = ssh") && v[0] == c { // C takes the -p
+				continue
+			}
 			if tc.ours >= 0 && v[tc.ours] == c || !strings.Contains(tc.shell, "$Y") && v[1] == c {
 				continue
 			}
@@ -108,7 +114,7 @@ func TestEveryCable(t *testing.T) {
 				}
 				sw, guests := joined(t)
 				cmd := exec.Command("sh", "-c", tc.shell)
-				cmd.Env = append(os.Environ(), "X="+path[0], "Y="+path[1], "A="+sw[0], "B="+sw[1], "pid="+dir+"/pid")
+				cmd.Env = append(os.Environ(), "X="+path[0], "Y="+path[1], "A="+sw[0], "B="+sw[1], "pid="+dir+"/pid", "ssh="+ssh)
 				cmd.Dir = dir
 				cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 				in, err := cmd.StdinPipe()
@@ -124,6 +130,54 @@ func TestEveryCable(t *testing.T) {
 				exchange(t, guests)
 			})
 		}
+	}
+}
+
+// sshConfig returns a configuration with which "ssh remote" talks to a server of its
+// own, over pipes.
+func sshConfig(t *testing.T) (path string) {
+	t.Helper()
+	dir := rig.TempDir(t)
+	for _, name := range []string{"host", "user"} {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", dir+"/"+name).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+	}
+	host, err := os.ReadFile(dir + "/host.pub")
+	must(t, err)
+	for name, text := range map[string]string{
+		"known_hosts": "remote " + string(host),
+		// The server wants a directory in /run.
+		"server.sh": "mount -t tmpfs tmpfs /run; mkdir -m 755 /run/sshd; exec /usr/sbin/sshd -i -e -f " + dir + "/server",
+		"server":    "HostKey " + dir + "/host\nAuthorizedKeysFile " + dir + "/user.pub\nStrictModes no\nPermitRootLogin yes\nUsePAM yes\nLogLevel ERROR\n",
+		"config": "Host remote\nUser root\nIdentityFile " + dir + "/user\nIdentitiesOnly yes\nUserKnownHostsFile " + dir +
+			"/known_hosts\nBatchMode yes\nLogLevel ERROR\nHostKeyAlias remote\nProxyCommand unshare --mount sh -e " + dir + "/server.sh\n",
+	} {
+		must(t, os.WriteFile(dir+"/"+name, []byte(text), 0o600))
+	}
+	return dir + "/config"
+}
+
+// The end of either network is the end of a cable, which says which one it was.
+func TestCableEnds(t *testing.T) {
+	_, ours := variants(t)
+	for i, which := range []string{"first", "second"} {
+		t.Run(which, func(t *testing.T) {
+			t.Parallel()
+			var paths [2]string
+			var switches [2]*rig.Proc
+			for i := range paths {
+				paths[i] = rig.TempDir(t) + "/s"
+				switches[i] = rig.Switch(t, paths[i])
+			}
+			p := rig.Start(t, exec.Command(ours.path, "-v", "vde://"+paths[0], "vde://"+paths[1]))
+			p.WaitLine("are joined", 5*time.Second)
+			switches[i].Signal(syscall.SIGKILL)
+			if code := p.Wait(5 * time.Second); code != exitFailure {
+				t.Errorf("exit status %d", code)
+			}
+			p.WaitLine("^[^ ]*: vde://"+paths[i]+": the network has closed the connection$", time.Second)
+		})
 	}
 }
 
