@@ -35,7 +35,7 @@ const (
 // may be the same descriptor. -1 stands for nothing to read. Close closes
 // neither.
 func NewStream(r, w int) *Stream {
-	return newStream(newStreamFd(r), newStreamFd(w))
+	return newStream(newStreamFd(r, unix.O_RDONLY), newStreamFd(w, unix.O_WRONLY))
 }
 
 func newStream(r, w streamFd) *Stream {
@@ -174,8 +174,15 @@ func (s *Stream) Parallel() bool { return true }
 // MaxFrame is Plug's.
 func (s *Stream) MaxFrame() int { return maxStreamFrame }
 
-// Close is Plug's: the descriptors are the caller's.
-func (s *Stream) Close() error { return nil }
+// Close is Plug's: the descriptors of NewStream stay the caller's.
+func (s *Stream) Close() error {
+	for _, f := range []streamFd{s.r, s.w} {
+		if f.opened {
+			_ = unix.Close(f.fd)
+		}
+	}
+	return nil
+}
 
 // streamFd is a descriptor that is read or written without waiting, though it
 // may have been opened for waiting.
@@ -187,6 +194,8 @@ type streamFd struct {
 	// tells: poll reports an event that was not asked for only when nobody reads
 	// what is written.
 	tells bool
+	// opened: it is ours, and has to be closed.
+	opened bool
 }
 
 type fdKind int
@@ -197,7 +206,9 @@ const (
 	anySocket               // told not to, each time
 )
 
-func newStreamFd(fd int) streamFd {
+// newStreamFd makes the best of a descriptor that is used for reading (O_RDONLY)
+// or writing (O_WRONLY).
+func newStreamFd(fd, use int) streamFd {
 	f := streamFd{fd: fd, most: pipeBuf}
 	var st unix.Stat_t
 	if fd < 0 || unix.Fstat(fd, &st) != nil {
@@ -207,6 +218,12 @@ func newStreamFd(fd int) streamFd {
 	case unix.S_IFSOCK:
 		f.kind = anySocket // and a packet of it has at most what C programs read at once
 	case unix.S_IFIFO:
+		// A description of our own may be made non-blocking. It takes the right to
+		// open the pipe, which may be another user's.
+		own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), use|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return streamFd{fd: own, kind: ownPipe, most: pipeSize, tells: use == unix.O_WRONLY, opened: true}
+		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		f.tells = err == nil && flags&unix.O_ACCMODE == unix.O_WRONLY
 	}

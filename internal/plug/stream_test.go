@@ -75,6 +75,7 @@ func TestStreamSend(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			must(t, s.Close())
 			near.Close()
 			for {
 				n, err := far.Read(buf)
@@ -107,6 +108,7 @@ func TestStreamRecv(t *testing.T) {
 			far, near := end(t) // the pipe the other way round
 			defer near.Close()
 			s, b := NewStream(int(near.Fd()), -1), newBatch(t)
+			defer s.Close()
 			recv := func(want error) {
 				t.Helper()
 				if err := s.Recv(b); !errors.Is(err, want) {
@@ -128,8 +130,8 @@ func TestStreamRecv(t *testing.T) {
 				t.Errorf("%d frames", b.Len())
 			}
 			write(text[:10])
-			far.Close()
 			recv(unix.EAGAIN)
+			far.Close()
 			if recv(io.EOF); !strings.Contains(s.Recv(b).Error(), "within a frame") {
 				t.Error("the end within a frame goes unnoticed")
 			}
@@ -148,6 +150,7 @@ func TestStreamReaderGone(t *testing.T) {
 	defer in.Close()
 	defer far.Close()
 	s := NewStream(int(in.Fd()), int(w.Fd()))
+	defer s.Close()
 	_, _, ctl := s.Fds()
 	if rig.Poll(ctl, unix.POLLIN, 0) {
 		t.Fatal("the pipe has something to say too early")
