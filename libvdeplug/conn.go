@@ -58,8 +58,12 @@ type half struct {
 	batch  *mmsg.Batch // frames that were received and not read, or are being sent
 	end    error       // what has ended this direction
 	futile int         // times in a row that the plug was ready and then was not
-	more   int         // of reads: how many frames are likely to be there
-	streak int         // of reads: how often as many came as were asked for, in a row
+
+	// The same, of reads only.
+	more   int  // how many frames are likely to be there
+	streak int  // how often as many came as were asked for, in a row
+	whole  bool // as many came as were asked for
+	size   int  // how long the last frames were on average, bytes
 
 	mu    sync.Mutex
 	poll  *poller   // guarded by mu; stays once it is there
@@ -127,6 +131,23 @@ func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 	if err := c.fill(len(bufs)); err != nil {
 		return 0, c.fail(h.op, err)
 	}
+	for {
+		k := h.take(bufs[n:], sizes[n:])
+		n += k
+		if k == 0 || n == len(bufs) || h.batch.Len() > 0 || !h.whole || !c.refill(len(bufs)-n) {
+			break
+		}
+	}
+	if n == 0 {
+		h.batch.Drop(1)
+		h.count.Dropped(relay.Giant, 1)
+		return 0, c.fail(h.op, io.ErrShortBuffer)
+	}
+	return n, nil
+}
+
+// take copies frames from the batch, as long as they fit, and counts them.
+func (h *half) take(bufs [][]byte, sizes []int) (n int) {
 	for n < min(len(bufs), h.batch.Len()) {
 		frame := h.batch.Frame(n)
 		if len(frame) > len(bufs[n]) {
@@ -135,14 +156,9 @@ func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 		sizes[n] = copy(bufs[n], frame)
 		n++
 	}
-	if n == 0 {
-		h.batch.Drop(1)
-		h.count.Dropped(relay.Giant, 1)
-		return 0, c.fail(h.op, io.ErrShortBuffer)
-	}
 	h.count.Sent(n, h.batch.Bytes(n))
 	h.batch.Drop(n)
-	return n, nil
+	return n
 }
 
 // Write sends one frame, waiting for room if need be, and returns its length in

@@ -3,6 +3,7 @@ package libvdeplug
 import (
 	"errors"
 	"strconv"
+	"strings"
 )
 
 // ErrFrameSize says that a frame was not sent because it has fewer than
@@ -30,13 +31,19 @@ type OpError struct {
 	Err error  // the reason; often a syscall.Errno, wrapped or bare
 }
 
-// Error returns the operation, the network and the reason.
+// Error returns the operation, the network and the reason, in one line.
 func (e *OpError) Error() string {
 	s := "libvdeplug: " + e.Op
 	if e.Op != "load" {
 		s += " " + strconv.Quote(e.VNL)
 	}
-	return s + ": " + e.Err.Error()
+	printable := func(r rune) rune { // a reason may tell what a VNL has in it
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}
+	return s + ": " + strings.Map(printable, e.Err.Error())
 }
 
 // Unwrap returns Err.

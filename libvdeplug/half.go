@@ -87,17 +87,11 @@ func (c *Conn) fill(most int) error {
 		if err := c.enter(h); err != nil {
 			return err
 		}
-		limit := min(max(most, h.more, 1), mmsg.Max)
-		h.batch.Limit(limit)
-		err := c.plug.Recv(h.batch)
+		err := c.receive(most)
 		c.leave()
 		switch {
 		case err == nil:
 			h.futile = 0
-			h.expect(limit)
-			runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
-			h.count.Dropped(relay.Runt, runts)
-			h.count.Dropped(relay.Giant, giants)
 			continue
 		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
 			last = err
@@ -113,22 +107,66 @@ func (c *Conn) fill(most int) error {
 			}
 			continue
 		}
-		h.batch.Clear()
-		if h.end = last; errors.Is(last, io.EOF) {
-			h.end = io.EOF
-		}
+		h.finish(last)
 	}
 	return nil
 }
 
-// expect guesses, after a Recv that was allowed to bring limit frames, how many the
-// next one should ask for. Asking for more than there are costs a read of one
-// frame half of its time again, so it takes some of these in a row.
-func (h *half) expect(limit int) {
+// finish notes that reads have come to their end.
+func (h *half) finish(why error) {
+	h.batch.Clear()
+	if h.end = why; errors.Is(why, io.EOF) {
+		h.end = io.EOF
+	}
+}
+
+// refill gets more frames if there are any at once.
+func (c *Conn) refill(most int) bool {
+	if c.enter(&c.rd) != nil {
+		return false
+	}
+	defer c.leave()
+	switch err := c.receive(most); {
+	case err == unix.EAGAIN: //nolint:errorlint // the Port contract: bare
+		c.rd.batch.Clear()
+	case err != nil: // for the next fill
+		c.rd.finish(err)
+	}
+	return c.rd.batch.Len() > 0
+}
+
+// cached is how many bytes of frames are moved at a time: what the processor's first
+// cache holds, so that the second copy is from there.
+const cached = 32 << 10
+
+// receive fills the batch with frames that are there, and drops what is none.
+func (c *Conn) receive(most int) error {
+	h := &c.rd
+	limit := min(max(most, h.more, 1), mmsg.Max)
+	if h.size > 0 {
+		limit = min(limit, max(cached/h.size, 1))
+	}
+	h.batch.Limit(limit)
+	if err := c.plug.Recv(h.batch); err != nil {
+		return err
+	}
 	n := h.batch.Len()
+	h.size = int(h.batch.Bytes(n)) / max(n, 1)
+	h.expect(n, limit)
+	runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
+	h.count.Dropped(relay.Runt, runts)
+	h.count.Dropped(relay.Giant, giants)
+	return nil
+}
+
+// expect guesses how many frames to ask for next, after n of limit have come. To
+// ask for more than there are costs a read of one frame half of its time again,
+// so it takes some of these in a row.
+func (h *half) expect(n, limit int) {
+	h.whole = n == limit
 	h.streak++
 	switch {
-	case n < limit:
+	case !h.whole:
 		h.more, h.streak = n, 0
 	case limit > 1 || h.streak >= maxSingle:
 		h.more = 2 * limit
@@ -138,10 +176,11 @@ func (h *half) expect(limit int) {
 // maxSingle is how many frames are read one by one before two are asked for.
 const maxSingle = 4
 
-// gather copies frames to the batch, as many as it holds, and counts them. The
+// gather copies frames to the batch, as many as should go at once, and counts them. The
 // error is about the first of them.
 func (c *Conn) gather(frames [][]byte) (n int, err error) {
-	for _, f := range frames {
+	for size := 0; n < len(frames) && size < cached; size += len(frames[n-1]) {
+		f := frames[n]
 		if len(f) < MinFrameSize || len(f) > c.limit {
 			if n == 0 {
 				err = ErrFrameSize

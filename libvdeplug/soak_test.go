@@ -120,6 +120,11 @@ func (s *soak) look(t *testing.T) footprint {
 // round works for a while.
 func (s *soak) round(t *testing.T, lasting time.Duration) {
 	t.Helper()
+	late := time.AfterFunc(lasting+time.Minute, func() {
+		buf := make([]byte, 1<<20)
+		panic("a call does not return:\n" + string(buf[:runtime.Stack(buf, true)]))
+	})
+	defer late.Stop()
 	var workers sync.WaitGroup
 	end := time.Now().Add(lasting)
 	for range 16 {

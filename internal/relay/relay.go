@@ -155,6 +155,7 @@ func (r *Relay) Run() error {
 	defer runtime.UnlockOSThread()
 	defer r.up.abandon()
 	defer r.down.abandon()
+	r.mon.Busy.Store(1) // also before it has slept for the first time
 	for !r.stopped.Load() {
 		sent, gone, lost := r.up.step()
 		if gone != nil {
