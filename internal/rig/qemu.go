@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// qemuInit is the init of a QEMU guest whose root, in memory, is what
-// initramfs makes.
+// qemuInit is the beginning of what the init of a QEMU guest does.
 const qemuInit = `#!/bin/sh
 export PATH=/bin:/usr/bin HOME=/run TMPDIR=/run
 /bin/busybox --install -s /bin
@@ -23,9 +22,6 @@ modprobe virtio_pci
 modprobe virtio_net
 stty -echo
 ip link set lo up
-` + serveScript + `
-echo o >/proc/sysrq-trigger
-sleep 60
 `
 
 // A QEMU is a running QEMU guest with Debian's cloud kernel, whose network card
@@ -41,21 +37,26 @@ func StartQEMU(t testing.TB, before []string, netdev, mac string) *QEMU {
 	argv := append([]string(nil), before...)
 	argv = append(argv, "qemu-system-x86_64", "-M", "pc,accel=tcg,usb=off", "-cpu", "max", "-m", "192", "-nodefaults",
 		"-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-		"-kernel", cached(t, "cloud", "vmlinuz"), "-initrd", initramfs(t), "-append", "console=ttyS0 quiet panic=-1",
+		"-kernel", CloudKernel(t), "-initrd", Initramfs(t, serveScript+"poweroff -f\n"), "-append", "console=ttyS0 quiet panic=-1",
 		"-netdev", netdev+",id=net", "-device", "virtio-net-pci,netdev=net,romfile=,mac="+mac)
 	q := &QEMU{openConsole(t, exec.Command(argv[0], argv[1:]...))}
 	q.boots = true
 	return q
 }
 
-// initramfs makes the root of a QEMU guest.
-func initramfs(t testing.TB) string {
+// CloudKernel is the path of the kernel that QEMU guests have.
+func CloudKernel(t testing.TB) string { return cached(t, "cloud", "vmlinuz") }
+
+// Initramfs makes the root of a QEMU guest with [CloudKernel], which lives in
+// memory, and returns its path. Its init sets up the network card, eth0, and
+// does what commands, of a shell, say.
+func Initramfs(t testing.TB, commands string) string {
 	t.Helper()
 	root := filepath.Join(TempDir(t), "root")
 	for _, dir := range []string{"bin", "dev", "proc", "run", "sys", "tmp"} {
 		must(t, os.MkdirAll(filepath.Join(root, dir), 0o750))
 	}
-	must(t, os.WriteFile(filepath.Join(root, "init"), []byte(qemuInit), 0o755)) //nolint:gosec // it has to be executable
+	must(t, os.WriteFile(filepath.Join(root, "init"), []byte(qemuInit+commands), 0o755)) //nolint:gosec // it has to be executable
 	must(t, os.CopyFS(root, os.DirFS(cached(t, "cloud", "modules"))))
 	for _, name := range []string{"busybox", "iperf3"} {
 		path, err := exec.LookPath(name)

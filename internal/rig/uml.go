@@ -15,18 +15,23 @@ func Kernel(t testing.TB, version string) string {
 	return cached(t, version, "linux")
 }
 
+// Cache is the directory that ci/kernels fetches into.
+func Cache(t testing.TB) string {
+	t.Helper()
+	if dir := os.Getenv("UMLVDE_CACHE"); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "umlvde")
+}
+
 // cached is the path of a file that ci/kernels has fetched.
 func cached(t testing.TB, version, file string) string {
 	t.Helper()
-	cache := os.Getenv("UMLVDE_CACHE")
-	if cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cache = filepath.Join(dir, "umlvde")
-	}
-	path := filepath.Join(cache, "kernels", version, file)
+	path := filepath.Join(Cache(t), "kernels", version, file)
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("no kernel %s (run: make kernels): %v", version, err)
 	}
