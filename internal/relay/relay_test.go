@@ -627,3 +627,36 @@ func FuzzRelay(f *testing.F) {
 }
 
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+
+// TestBusyFromTheStart has a network that keeps the very first call.
+func TestBusyFromTheStart(t *testing.T) {
+	guest, uml := port(t)
+	network := newFake(t)
+	kept := make(chan struct{})
+	network.send = func(b *mmsg.Batch, c *relay.Counters) error {
+		<-kept
+		c.Sent(b.Len(), b.Bytes(b.Len()))
+		b.Clear()
+		return nil
+	}
+	uml.send(rig.Frame(60, 1))
+	var up, down relay.Counters
+	var progress atomic.Uint64
+	var busy atomic.Uint32
+	r, err := relay.New(guest, network, mmsg.FrameCap, mmsg.FrameCap, &up, &down, relay.Monitor{Progress: &progress, Busy: &busy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- r.Run() }()
+	rig.Eventually(t, soon, "the frame is in the network's hands", func() bool { return up.In.Load() == 1 })
+	if busy.Load() != 1 {
+		t.Error("it is said to sleep")
+	}
+	close(kept)
+	r.Stop()
+	if err := <-ended; !errors.Is(err, relay.ErrStopped) {
+		t.Error(err)
+	}
+	r.Close()
+}
