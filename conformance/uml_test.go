@@ -105,9 +105,9 @@ func (p *place) other(i int) (*rig.Namespace, string) {
 	}
 	var g *rig.Guest
 	if strings.HasPrefix(p.row.far, "vde://{dir}/h") || strings.Contains(p.row.far, "{vde://{dir}/h}") {
-		rig.Eventually(p.t, bootTime, "the guest's helper hosts the network", func() bool {
-			_, err := os.Stat(filepath.Join(p.dir, "h", "ctl"))
-			return err == nil
+		rig.Eventually(p.t, bootTime, "the guest's helper hosts the network", func() (ok bool) {
+			p.near.Do(func() { ok = rig.Listens(p.t, filepath.Join(p.dir, "h", "ctl")) })
+			return ok
 		})
 	}
 	if p.row.cFloods || p.row.plugin == "udp" { // with which the C vde_plug ends if nobody is there yet

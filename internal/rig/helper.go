@@ -317,17 +317,22 @@ func StartListen(t testing.TB, args ...string) *Proc {
 	t.Helper()
 	p := Start(t, exec.Command(Umlvde(), append([]string{"listen"}, args...)...))
 	path := args[len(args)-2]
-	Eventually(t, 5*time.Second, "umlvde listens", func() bool {
-		table, err := os.ReadFile("/proc/net/unix")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, line := range strings.Split(string(table), "\n") {
-			if f := strings.Fields(line); len(f) == 8 && f[7] == path && f[3] == "00010000" { // __SO_ACCEPTCON
-				return true
-			}
-		}
-		return false
-	})
+	Eventually(t, 5*time.Second, "umlvde listens", func() bool { return Listens(t, path) })
 	return p
+}
+
+// Listens says that a program listens on the unix socket at path, in the
+// network namespace of the calling thread.
+func Listens(t testing.TB, path string) bool {
+	t.Helper()
+	table, err := os.ReadFile("/proc/thread-self/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(table), "\n") {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == path && f[3] == "00010000" { // __SO_ACCEPTCON
+			return true
+		}
+	}
+	return false
 }
