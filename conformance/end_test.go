@@ -161,9 +161,9 @@ func guest(n *rig.Namespace, c rig.HelperConfig) (g *rig.Guest) {
 }
 
 // cPlug starts the C vde_plug in the same place.
-func cPlug(n *rig.Namespace, vnl string, env ...string) *rig.Guest {
+func cPlug(n *rig.Namespace, vnl string) *rig.Guest {
 	n.T.Helper()
-	return guest(n, rig.HelperConfig{Program: cVdePlug, Args: []string{}, VNL: vnl, Env: env})
+	return guest(n, rig.HelperConfig{Program: cVdePlug, Args: []string{}, VNL: vnl})
 }
 
 // cVdePlug is Debian's.

@@ -368,12 +368,12 @@ func vxlanTogether(t *testing.T) {
 					break
 				}
 				f := buf[:n]
-				if number := int(binary.BigEndian.Uint32(f[14:])); number <= last {
+				number := int(binary.BigEndian.Uint32(f[14:]))
+				if number <= last {
 					t.Errorf("frame %d came after frame %d", number, last)
 					return
-				} else {
-					last = number
 				}
+				last = number
 				if n != 100+400*i || !bytes.Equal(f, frame(broadcast, nearMAC, n, binary.BigEndian.Uint32(f[14:]))) {
 					t.Errorf("a frame of the other network, or of none: %d bytes", n)
 					return

@@ -19,15 +19,26 @@ var hubGrammar = &grammar{
 	form: "hub://DIRECTORY or hub://DIRECTORY[mode=0700/dirmode=/grp=/hashsize=/hashseed=/expiretime=]",
 	mark: '[', base: longest(len("/ctl")),
 	params: params{
-		{"mode", octal}, {"dirmode", octal}, {"grp", group},
-		{"hashsize", between(2, 1<<20)}, {"hashseed", between(0, 1<<31-1)}, {"expiretime", between(1, 1<<31-1)},
+		{"mode", octal},
+		{"dirmode", octal},
+		{"grp", group},
+		{"hashsize", between(2, 1<<20)},
+		{"hashseed", between(0, 1<<31-1)},
+		{"expiretime", between(1, 1<<31-1)},
 	},
 }
 
 // vx are the parameters that vxlan and vxvde have in common.
 var vx = params{
-	{"port", port}, {"vni", between(0, 1<<24-1)}, {"ttl", between(1, 255)}, {"rcvbuf", size}, {"v6", nil}, {"v4", nil},
-	{"hashsize", between(2, 1<<20)}, {"expiretime", between(1, 1<<31-1)}, {"if", netif},
+	{"port", port},
+	{"vni", between(0, 1<<24-1)},
+	{"ttl", between(1, 255)},
+	{"rcvbuf", size},
+	{"v6", nil},
+	{"v4", nil},
+	{"hashsize", between(2, 1<<20)},
+	{"expiretime", between(1, 1<<31-1)},
+	{"if", netif},
 }
 
 var vxlanGrammar = &grammar{
@@ -44,11 +55,30 @@ var slirpGrammar = &grammar{
 	form: "slirp:///host=10.0.2.2/tcpfwd=PORT:GUEST:PORT,.../mtu=1500, see libvdeplug_slirp(1)",
 	mark: '/',
 	params: params{
-		{"restricted", nil}, {"v4", nil}, {"v6", nil}, {"host", ipv4}, {"addr", ipv4}, {"host6", ipv6}, {"addr6", ipv6},
-		{"hostname", nil}, {"tftp_server_name", nil}, {"tftp_path", nil}, {"bootfile", nil}, {"dhcp", ipv4},
-		{"vnameserver", ipv4}, {"vnameserver6", ipv6}, {"vdnssearch", nil}, {"vdomainname", nil},
-		{"mtu", between(68, 65521)}, {"mru", between(68, 65521)}, {"disable_host_loopback", nil},
-		{"tcpfwd", forwards}, {"udpfwd", forwards}, {"unixfwd", nil}, {"cmdfwd", nil}, {"verbose", nil},
+		{"restricted", nil},
+		{"v4", nil},
+		{"v6", nil},
+		{"host", ipv4},
+		{"addr", ipv4},
+		{"host6", ipv6},
+		{"addr6", ipv6},
+		{"hostname", nil},
+		{"tftp_server_name", nil},
+		{"tftp_path", nil},
+		{"bootfile", nil},
+		{"dhcp", ipv4},
+		{"vnameserver", ipv4},
+		{"vnameserver6", ipv6},
+		{"vdnssearch", nil},
+		{"vdomainname", nil},
+		{"mtu", between(68, 65521)},
+		{"mru", between(68, 65521)},
+		{"disable_host_loopback", nil},
+		{"tcpfwd", forwards},
+		{"udpfwd", forwards},
+		{"unixfwd", nil},
+		{"cmdfwd", nil},
+		{"verbose", nil},
 	},
 }
 
@@ -62,11 +92,10 @@ func forwardable(v VNL) error {
 			continue
 		}
 		for _, item := range strings.Split(list, ",") {
-			host, port := "0.0.0.0", item
-			if f := strings.Split(item, ":"); len(f) == 4 {
+			f := strings.Split(item, ":")
+			host, port := "0.0.0.0", f[0]
+			if len(f) == 4 {
 				host, port = f[0], f[1]
-			} else {
-				port = f[0]
 			}
 			if err := listen(p.name[:3], net.JoinHostPort(host, port)); err != nil {
 				return fmt.Errorf("port %s cannot be forwarded: %w", port, err)

@@ -153,14 +153,14 @@ func (p *nestedPlug) flush() error {
 				return err
 			}
 		}
-		switch err := p.sock.Recv(p.up); err {
-		case nil:
-			p.up.Screen(relay.MinFrame, p.inner.MaxFrame())
-		case unix.EAGAIN:
+		err := p.sock.Recv(p.up)
+		if err == unix.EAGAIN { //nolint:errorlint // as above
 			return nil
-		default:
+		}
+		if err != nil {
 			return err
 		}
+		p.up.Screen(relay.MinFrame, p.inner.MaxFrame())
 	}
 }
 

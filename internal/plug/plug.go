@@ -157,7 +157,7 @@ func whyUDP(vnl VNL, err error) error {
 	if listen != nil {
 		return listen
 	}
-	c.Close()
+	_ = c.Close() // it was only to see whether one can
 	return err
 }
 
