@@ -47,8 +47,8 @@ type network struct {
 
 var networks = []network{
 	{"vde_switch", openSwitch, 1500, 5 * time.Second},
-	{"switch", hostSwitch, bigMTU, 3 * time.Second},
-	{"vxvde", openCloud, bigMTU, 3 * time.Second},
+	{"switch", hostSwitch, bigMTU, 2 * time.Second},
+	{"vxvde", openCloud, bigMTU, 2 * time.Second},
 }
 
 // openSwitch starts a vde_switch.
@@ -173,5 +173,16 @@ func checkStation(t *testing.T, guest, s *machine, nw network, _ string) {
 	for _, size := range []int{84, 1500, nw.mtu} {
 		s.must(t, fmt.Sprintf("ping %s %d 20", guest.ip, size-28))
 		guest.must(t, fmt.Sprintf("busybox ping -q -c 5 -i 0.1 -W 2 -s %d %s", size-28, s.ip))
+	}
+}
+
+// checkWebserver fetches a page again and again.
+func checkWebserver(t *testing.T, guest, s *machine, _ network, _ string) {
+	for _, size := range []int{84, 1500} {
+		guest.must(t, fmt.Sprintf("busybox ping -q -c 5 -i 0.1 -W 2 -s %d %s", size-28, s.ip))
+	}
+	got := guest.must(t, fmt.Sprintf("for i in 1 2 3 4 5; do busybox wget -q -O - http://%s/; done | grep -c '^Hello, %s:'", s.ip, guest.ip))
+	if strings.TrimSpace(got) != "5" {
+		t.Errorf("the greeting came %s times", got)
 	}
 }

@@ -45,6 +45,7 @@ var kinds = []kind{
 	{"namespace behind a tap and a C cable", behindTap(cPlug), checkKernel},
 	{"namespace behind a tap and a cable of umlvde", behindTap(""), checkKernel},
 	{"Go program", startStation, checkStation},
+	{"Go program with gVisor's TCP", startWebserver, checkWebserver},
 }
 
 // bigMTU is what every machine here can take.
@@ -115,6 +116,22 @@ func startStation(t *testing.T, at node, ip string, _ int) *machine {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), stationEnv+"="+at.vnl+" "+ip)
 	return &machine{rig.StartProgram(t, cmd), "", ip, false}
+}
+
+// startWebserver starts the web server of the examples, which has gVisor's
+// TCP/IP on package libvdeplug, and answers pings, too.
+func startWebserver(t *testing.T, at node, ip string, _ int) *machine {
+	t.Helper()
+	program := filepath.Join(rig.TempDir(t), "webserver")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./webserver")
+	build.Dir = "../examples" // a module of its own
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the web server: %v\n%s", err, out)
+	}
+	argv := slices.Concat(at.before, []string{program, "-address", ip + "/24", at.vnl})
+	p := rig.Start(t, exec.Command(argv[0], argv[1:]...))
+	p.WaitLine("serving http://"+ip, soon)
+	return &machine{nil, "", ip, false}
 }
 
 // cPlug is the vde_plug of VirtualSquare.
