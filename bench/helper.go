@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,6 +69,9 @@ func startHelper(p programs, name, vnl string, far *os.File, cpu int) (*helper, 
 		cmd.Args[0] = "vde_plug"
 	}
 	cmd.Stderr = &h.said
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // as outer set them for us
+		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "GODEBUG=")
+	})
 	cmd.ExtraFiles = []*os.File{theirs}
 	if far != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, far)

@@ -108,7 +108,7 @@ func Queued(fd int) int {
 
 func polled(fd int, events int16) int16 {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
-	if n, err := unix.Poll(p[:], 0); n <= 0 || err != nil {
+	if n, errno := Poll(p[:], 0); n <= 0 || errno != 0 {
 		return 0
 	}
 	return p[0].Revents
@@ -118,6 +118,19 @@ func polled(fd int, events int16) int16 {
 func Disconnect(fd int) unix.Errno {
 	_, errno := raw(unix.SYS_CONNECT, fd, make([]byte, 16)) // AF_UNSPEC, of which only the family counts
 	return errno
+}
+
+// Poll is ppoll(2) for ns nanoseconds, of a second at most, or without an end if
+// ns < 0, and without the scheduler's bookkeeping: Go does not know meanwhile
+// that the thread sleeps. It returns how many of the descriptors have events.
+func Poll(set []unix.PollFd, ns int64) (int, unix.Errno) {
+	var timeout *unix.Timespec
+	if ns >= 0 {
+		timeout = &unix.Timespec{Nsec: ns} // the kernel writes to it
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(set))), uintptr(len(set)),
+		uintptr(unsafe.Pointer(timeout)), 0, 0, 0)
+	return int(n), errno
 }
 
 // Read is read(2) on a descriptor that does not wait, a tap for instance,

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -26,10 +25,11 @@ const MinFrame = 14
 // A Port is one end of a cable. Its methods are called from one thread, except
 // where an implementation promises more, and keep no memory of a batch.
 type Port interface {
-	// Recv replaces the frames of b by those that are ready, at least one.
-	// It does not wait: unix.EAGAIN says that there is none. io.EOF says
-	// that the other side is gone for good; any other error ends the port.
-	// Lengths are not checked: that is the relay's work.
+	// Recv replaces the frames of b by those that are ready, at least one. If
+	// it does not fill b and there are more, r of Fds is readable. It does not
+	// wait: unix.EAGAIN says that there is none. io.EOF says that the other
+	// side is gone for good; any other error ends the port. Lengths are not
+	// checked: that is the relay's work.
 	Recv(b *mmsg.Batch) error
 
 	// Send hands over the frames of b in order, removes them from b and
@@ -90,7 +90,8 @@ var ErrStopped = errors.New("stopped")
 type Relay struct {
 	up, down direction
 	mon      Monitor
-	stop     int // eventfd
+	spinner  *spinner // nil: there are others in the process
+	stop     int      // eventfd
 	stopped  atomic.Bool
 }
 
@@ -100,6 +101,8 @@ type direction struct {
 	batch    *mmsg.Batch // frames read from src that dst has not taken yet
 	limit    int         // the longest frame dst takes, bytes
 	lossy    bool        // src is read even when dst is full
+	due      bool        // there may be something to do
+	dry      bool        // src had nothing when it was last asked
 	futile   int         // wake-ups of src without a frame, in a row
 	hup      bool        // the last poll found src hung up
 	count    *Counters
@@ -133,6 +136,18 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 // that would stand still, and must be called before Run.
 func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 
+// Alone tells the relay that its process has little else to do, so that Run may
+// keep its turn in Go's scheduler through short sleeps, and use a CPU that is
+// free to look for frames for a moment instead of sleeping. Other goroutines get
+// their turn within some 10 ms. It must be called before Run.
+func (r *Relay) Alone() error {
+	l, err := newLoad()
+	if err == nil {
+		r.spinner = &spinner{load: l}
+	}
+	return err
+}
+
 // Stop makes Run return. It may be called from any goroutine until Close.
 func (r *Relay) Stop() {
 	r.stopped.Store(true)
@@ -145,46 +160,48 @@ func (r *Relay) Close() {
 	r.up.batch.Free()
 	r.down.batch.Free()
 	_ = unix.Close(r.stop)
+	if r.spinner != nil {
+		r.spinner.load.close()
+	}
 }
 
 // Run moves frames until the guest's port ends (GuestError), the network's
-// port ends (its error) or Stop is called (ErrStopped). It keeps the calling
-// goroutine on one thread meanwhile.
+// port ends (its error) or Stop is called (ErrStopped).
+//
+// A batch that was not full has emptied its source, so the next thing to do is
+// one poll of both ports: it sleeps, if nothing came meanwhile, or says which of
+// them to ask. Only while full batches come are the ports asked without it.
 func (r *Relay) Run() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer r.up.abandon()
 	defer r.down.abandon()
 	r.mon.Busy.Store(1) // also before it has slept for the first time
+	r.up.due, r.down.due = true, true
 	for !r.stopped.Load() {
-		sent, gone, lost := r.up.step()
+		upMore, gone, lost := r.up.step()
 		if gone != nil {
 			return &GuestError{gone}
 		}
 		if lost != nil {
 			return lost
 		}
-		received, lost, gone := r.down.step()
+		downMore, lost, gone := r.down.step()
 		if lost != nil {
 			return lost
 		}
 		r.mon.Progress.Add(1)
-		if sent {
-			r.up.futile = 0
+		if gone != nil { // it cannot be written to; what it has left is read all the same
+			if r.up.dry {
+				return &GuestError{gone}
+			}
+			upMore = true
 		}
-		if received {
-			r.down.futile = 0
-		}
-		switch { // in any case, all that was left has been read
-		case sent:
+		switch {
+		case upMore || downMore:
+			r.up.due, r.down.due = true, true
 			continue
-		case gone != nil: // cannot be written to
-			return &GuestError{gone}
-		case received:
-			continue
-		case r.up.hup:
+		case r.up.hup && r.up.dry: // all that was left has been read
 			return &GuestError{io.EOF}
-		case r.down.hup:
+		case r.down.hup && r.down.dry:
 			return io.EOF
 		}
 		if err := r.wait(); err != nil {
@@ -194,34 +211,42 @@ func (r *Relay) Run() error {
 	return ErrStopped
 }
 
-// step moves at most one batch and reports whether it moved anything. recv
-// and send are what ended the source or the destination.
-func (d *direction) step() (moved bool, recv, send error) {
-	if held := d.batch.Len(); held > 0 || d.dst.Unsent() {
+// step moves at most one batch, if there may be one. more says that src may have
+// another one at once. recv and send are what ended the source or the
+// destination.
+func (d *direction) step() (more bool, recv, send error) {
+	if !d.due {
+		return false, nil, nil
+	}
+	d.due, d.dry = false, false
+	if d.waiting() {
 		if err := d.flush(); err != nil {
 			return false, nil, err
 		}
 		left := d.batch.Len()
 		if left > 0 && (!d.lossy || !readable(d.src)) {
-			return left < held, nil, nil
+			return false, nil, nil
 		}
 		d.count.Dropped(Full, left) // in favour of newer ones
 	}
 	if err := d.src.Recv(d.batch); err != nil {
 		d.batch.Clear()
 		if err == unix.EAGAIN { //nolint:errorlint // the Port contract: bare
+			d.dry = true
 			return false, nil, nil
 		}
 		return false, err, nil
 	}
-	d.count.In.Add(uint64(d.batch.Len()))
+	d.futile = 0
+	came := d.batch.Len()
+	d.count.In.Add(uint64(came))
 	runts, giants := d.batch.Screen(MinFrame, d.limit)
 	d.count.Dropped(Runt, runts)
 	d.count.Dropped(Giant, giants)
-	if d.batch.Len() == 0 {
-		return true, nil, nil
+	if d.batch.Len() > 0 {
+		send = d.flush()
 	}
-	return true, nil, d.flush()
+	return came == mmsg.Max && d.batch.Len() == 0, nil, send
 }
 
 // flush sends what the batch holds as far as dst takes it.
@@ -255,59 +280,64 @@ const maxFutile = 64
 
 const futilePause = 1e6 // ns
 
-// wait sleeps until there is something to do.
+// wait sleeps until there is something to do, and finds out what.
 func (r *Relay) wait() error {
 	gr, gw, gctl := r.up.src.Fds()
 	nr, nw, nctl := r.up.dst.Fds()
-	set := [...]unix.PollFd{
+	set := [7]unix.PollFd{
 		pollFd(gr, unix.POLLIN),
 		pollFd(nr, unix.POLLIN),
-		pollFd(-1, unix.POLLOUT), // the network, if it was full
-		pollFd(-1, unix.POLLOUT), // the guest, if it was full
-		pollFd(gctl, unix.POLLIN),
-		pollFd(nctl, unix.POLLIN),
 		pollFd(r.stop, unix.POLLIN),
 	}
-	var timeout *unix.Timespec
-	if r.up.waiting() {
-		set[2].Fd = int32(nw)
-		if !r.up.lossy {
-			set[0].Fd = -1
+	polled := set[:3] // the fewer they are, the shorter it takes
+	add := func(fd int, events int16) {
+		if fd >= 0 {
+			polled = append(polled, pollFd(fd, events))
 		}
+	}
+	sleep := int64(-1)
+	for i, d := range []*direction{&r.up, &r.down} {
+		switch {
+		case d.waiting() && !d.lossy:
+			set[i].Fd = -1
+		case d.futile >= maxFutile:
+			set[i].Fd, sleep = -1, futilePause
+		}
+	}
+	if r.up.waiting() {
+		add(nw, unix.POLLOUT)
 	}
 	if r.down.waiting() {
-		set[3].Fd = int32(gw)
-		if !r.down.lossy {
-			set[1].Fd = -1
-		}
+		add(gw, unix.POLLOUT)
 	}
-	for i, d := range []*direction{&r.up, &r.down} {
-		if d.futile >= maxFutile {
-			set[i].Fd, timeout = -1, &unix.Timespec{Nsec: futilePause} // a new one: the kernel writes to it
-		}
-	}
-	r.mon.Busy.Store(0)
-	_, err := unix.Ppoll(set[:], timeout, nil)
-	r.mon.Busy.Store(1)
-	if r.mon.Wake != nil {
-		r.mon.Wake()
-	}
+	ctls := len(polled)
+	add(gctl, unix.POLLIN)
+	add(nctl, unix.POLLIN)
+	err := r.sleep(polled, sleep)
 	switch {
 	case err == unix.EINTR:
 		return nil
 	case err != nil:
 		return fmt.Errorf("ppoll: %w", err)
-	case set[6].Revents != 0:
+	case set[2].Revents != 0:
 		return ErrStopped
-	case set[4].Revents != 0:
-		if err := r.up.src.Check(); err != nil {
-			return &GuestError{err}
+	}
+	for _, p := range polled[ctls:] {
+		switch {
+		case p.Revents == 0:
+		case int(p.Fd) == gctl:
+			if err := r.up.src.Check(); err != nil {
+				return &GuestError{err}
+			}
+		default:
+			if err := r.up.dst.Check(); err != nil {
+				return err
+			}
 		}
-	case set[5].Revents != 0:
-		return r.up.dst.Check()
 	}
 	for i, d := range []*direction{&r.up, &r.down} {
 		d.hup = set[i].Revents&unix.POLLHUP != 0
+		d.due = set[i].Revents != 0 || d.waiting() || d.futile >= maxFutile
 		switch {
 		case set[i].Revents != 0:
 			d.futile++
@@ -316,6 +346,51 @@ func (r *Relay) wait() error {
 		}
 	}
 	return nil
+}
+
+// sleep polls for ns nanoseconds, or without an end if ns < 0.
+func (r *Relay) sleep(set []unix.PollFd, ns int64) (err error) {
+	if r.spinner != nil && r.spinner.spin(set) {
+		return nil
+	}
+	r.mon.Busy.Store(0)
+	if r.spinner != nil {
+		r.spinner.sleeps()
+		err = pollAlone(set, ns)
+		r.spinner.wakes()
+	} else {
+		err = poll(set, ns)
+	}
+	r.mon.Busy.Store(1)
+	if r.mon.Wake != nil {
+		r.mon.Wake()
+	}
+	return err
+}
+
+func poll(set []unix.PollFd, ns int64) error {
+	var timeout *unix.Timespec
+	if ns >= 0 {
+		timeout = &unix.Timespec{Nsec: ns}
+	}
+	_, err := unix.Ppoll(set, timeout, nil)
+	return err
+}
+
+// pollAlone is poll that does not tell Go's scheduler that the thread sleeps
+// until it wants to know: after some 10 ms it sends the thread the signal that
+// asks a goroutine to give way, which ends the call. A timeout would do as well,
+// but on virtual machines setting a timer for each sleep costs more than the
+// sleep.
+func pollAlone(set []unix.PollFd, ns int64) error {
+	switch _, errno := mmsg.Poll(set, ns); errno {
+	case 0:
+		return nil
+	case unix.EINTR:
+		return poll(set, ns)
+	default:
+		return errno
+	}
 }
 
 func pollFd(fd int, events int16) unix.PollFd {

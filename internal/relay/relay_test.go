@@ -609,6 +609,7 @@ func FuzzRelay(f *testing.F) {
 		}
 		in := uint64(len(network.inbox))
 		network.recv = io.EOF
+		signal(t, network.event) // readable to the end
 		r := start(t, guest, network)
 		var got []int
 		for range want {

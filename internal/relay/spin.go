@@ -1,0 +1,102 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spinFor is how long a relay looks again and again before it sleeps. To be
+	// woken up takes about as long on some machines, virtual ones above all.
+	spinFor = 100 * time.Microsecond
+
+	// worthwhile is how soon the last frames must have ended a sleep for another
+	// spin to be tried: their sender may have had to wake up, too.
+	worthwhile = 250 * time.Microsecond
+
+	// maxSkips is how many sleeps go without a try, at most, after tries in vain.
+	maxSkips = 64
+
+	// others is how long a yield takes at least if somebody else runs meanwhile, or
+	// an interrupt comes.
+	others = 5 * time.Microsecond
+
+	// scarceFor is how long no try is made after CPUs were found to be scarce, and
+	// plentyFor how long that is not looked up after they were not.
+	scarceFor, plentyFor = 10 * time.Millisecond, time.Millisecond
+)
+
+// A spinner decides whether it is worthwhile to look for frames for a moment
+// before going to sleep, and does it. It learns from what came of the last
+// times, costs nothing at idle, and gives way to whoever needs the CPU.
+type spinner struct {
+	load   *load
+	skips  int       // sleeps to go without a try
+	vain   int       // what skips becomes after the next try in vain
+	slept  time.Time // when the last sleep began
+	brief  bool      // it was short
+	scarce bool      // there are too few CPUs
+	lookUp time.Time // when to find that out again
+
+	switches int64 // ru_nivcsw, of getrusage(2), when it was last looked at
+}
+
+// spin polls set until it has events, which it reports, or a sleep is better.
+func (s *spinner) spin(set []unix.PollFd) bool {
+	if !s.brief {
+		return false
+	}
+	if s.skips > 0 {
+		s.skips--
+		return false
+	}
+	begin := time.Now()
+	if begin.After(s.lookUp) {
+		s.found(s.load.scarce(), begin)
+	}
+	if s.scarce {
+		return false
+	}
+	s.displaced()
+	for now := begin; now.Sub(begin) < spinFor; {
+		if n, _ := mmsg.Poll(set, 0); n > 0 {
+			s.vain = 0
+			return true
+		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		then := now
+		if now = time.Now(); now.Sub(then) >= others && s.displaced() {
+			s.found(true, now)
+			return false
+		}
+	}
+	s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips)
+	return false
+}
+
+// displaced reports whether somebody else has had this CPU since the last time,
+// although the relay would have used it.
+func (s *spinner) displaced() bool {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &u) != nil {
+		return true
+	}
+	before := s.switches
+	s.switches = u.Nivcsw
+	return u.Nivcsw != before
+}
+
+// found notes whether CPUs are scarce.
+func (s *spinner) found(scarce bool, now time.Time) {
+	s.scarce, s.lookUp = scarce, now.Add(plentyFor)
+	if scarce {
+		s.lookUp = now.Add(scarceFor)
+	}
+}
+
+// sleeps and wakes are to be called before and after each sleep.
+func (s *spinner) sleeps() { s.slept = time.Now() }
+
+func (s *spinner) wakes() { s.brief = time.Since(s.slept) < worthwhile }
