@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -136,16 +137,21 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 // that would stand still, and must be called before Run.
 func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 
-// Alone tells the relay that its process has little else to do, so that Run may
-// keep its turn in Go's scheduler through short sleeps, and use a CPU that is
-// free to look for frames for a moment instead of sleeping. Other goroutines get
-// their turn within some 10 ms. It must be called before Run.
+// Alone tells the relay that its process has little else to do: Run may keep its
+// turn in Go's scheduler through short sleeps, and use a CPU that is free to look
+// for frames for a moment instead of sleeping. Other goroutines get their turn
+// within some 10 ms. It must be called by the goroutine that will call Run, which
+// it frees from its thread, if it was locked to one: with one turn to give, and no
+// thread to go back to, the scheduler leaves it alone.
 func (r *Relay) Alone() error {
 	l, err := newLoad()
-	if err == nil {
-		r.spinner = &spinner{load: l}
+	if err != nil {
+		return err
 	}
-	return err
+	r.spinner = &spinner{load: l}
+	runtime.UnlockOSThread()
+	runtime.GOMAXPROCS(1)
+	return nil
 }
 
 // Stop makes Run return. It may be called from any goroutine until Close.

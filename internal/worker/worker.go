@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -110,13 +109,9 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 	if err := line.Opened(); err != nil {
 		return nil // the guardian has no use for this plug any more
 	}
-	// From here on the relay is all that matters in this process. With one turn
-	// to give, and no thread to go back to, the scheduler leaves it alone.
 	if err := r.Alone(); err != nil {
 		return err
 	}
-	runtime.UnlockOSThread()
-	runtime.GOMAXPROCS(1)
 	go func() { // ends with the process
 		<-terminated
 		r.Stop()
