@@ -17,6 +17,7 @@ const (
 	toGuest   = "network to guest"
 	duplex    = "both ways"
 	flood     = "flood"          // guest to network, without a window
+	floods    = "floods"         // both ways, without a window
 	looped    = "there and back" // each frame counts once
 	roundTrip = "round trip"
 )
@@ -80,7 +81,7 @@ func (l *link) checks(size int, run uint32) (atGuest, atFar check) {
 func (s *stage) throughput(l *link, what string, size int, during time.Duration) (sample, error) {
 	run := runs.Add(1)
 	w := l.kind.window(size)
-	if what == flood {
+	if what == flood || what == floods {
 		w = 0
 	}
 	up, err := newFlow(w)
@@ -107,7 +108,7 @@ func (s *stage) throughput(l *link, what string, size int, during time.Duration)
 		players = players[:1]
 	case toGuest:
 		guest.in, far.out = down, down
-	case duplex:
+	case duplex, floods:
 		guest.out, far.in, guest.in, far.out = up, up, down, down
 	default:
 		guest.out, far.in = up, up

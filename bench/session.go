@@ -65,7 +65,11 @@ func whats(c config, f *far, k key) []string {
 	case c.quick && k.far != "socketpair":
 		return []string{toNetwork, toGuest, roundTrip}
 	}
-	return []string{toNetwork, toGuest, duplex, flood, roundTrip}
+	what := []string{toNetwork, toGuest, duplex, flood, roundTrip}
+	if f.name == "socketpair" {
+		what = append(what, floods)
+	}
+	return what
 }
 
 // quickFars are the far ends of a quick run.
