@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -40,7 +41,7 @@ func (b *bar) judge(where string, value, limit float64, atLeast bool) {
 // bars prints which of the bars are met.
 func (r *report) bars(b *strings.Builder) {
 	b.WriteString("\n## Bars\n\n| bar | met | measured |\n|---|---|---|\n")
-	for _, bar := range append(r.frameBars(), append(r.restBars(), r.umlBars()...)...) {
+	for _, bar := range slices.Concat(r.frameBars(), r.restBars(), r.umlBars(), r.scaleBars()) {
 		met := "no"
 		switch {
 		case !bar.found:

@@ -69,9 +69,7 @@ func startHelper(p programs, name, vnl string, far *os.File, cpu int) (*helper, 
 		cmd.Args[0] = "vde_plug"
 	}
 	cmd.Stderr = &h.said
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // as outer set them for us
-		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "GODEBUG=")
-	})
+	cmd.Env = plainEnv()
 	cmd.ExtraFiles = []*os.File{theirs}
 	if far != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, far)
@@ -82,6 +80,13 @@ func startHelper(p programs, name, vnl string, far *os.File, cpu int) (*helper, 
 		return nil, err
 	}
 	return h, nil
+}
+
+// plainEnv is the environment without what outer has set for this program alone.
+func plainEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "GODEBUG=")
+	})
 }
 
 var tally = regexp.MustCompile(`guest to network (\d+) frames \([^)]*\), (\d+) dropped.*; network to guest (\d+) frames \([^)]*\), (\d+) dropped`)

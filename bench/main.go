@@ -4,7 +4,7 @@
 // else the machine does meets all of them alike: what counts are the ratios of
 // measurements that were made one after the other.
 //
-//	go run ./bench [-quick] [-uml] [-rounds N] [-only REGEXP] [-write FILE]
+//	go run ./bench [-quick] [-uml | -scale] [-rounds N] [-only REGEXP] [-write FILE]
 //
 // It needs root, and works in a network namespace of its own.
 package main
@@ -27,6 +27,7 @@ import (
 type config struct {
 	quick  bool
 	uml    bool
+	scale  bool
 	rounds int
 	during time.Duration
 	idle   time.Duration
@@ -56,6 +57,7 @@ func parseFlags(args []string) (c config, err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&c.quick, "quick", false, "fewer and shorter measurements: under a minute")
 	fs.BoolVar(&c.uml, "uml", false, "boot UML guests and measure TCP with iperf3 instead")
+	fs.BoolVar(&c.scale, "scale", false, "measure up to 100 links at once instead")
 	fs.IntVar(&c.rounds, "rounds", 0, "measure each program `N` times (default 7; quick: 3; UML: 5)")
 	fs.DurationVar(&c.during, "time", 0, "how long one measurement takes (default 150ms; quick: 70ms; UML: 3s)")
 	only := fs.String("only", "", "measure only what matches `REGEXP`, for instance 'socketpair 64 .* pinned'")
@@ -125,9 +127,12 @@ func inner(c config) error {
 		return err
 	}
 	r := newReport(c)
-	if c.uml {
+	switch {
+	case c.uml:
 		err = measureUML(c, p, r)
-	} else {
+	case c.scale:
+		err = measureScale(c, p, r)
+	default:
 		debug.SetGCPercent(-1) // between measurements only
 		err = measureAll(c, p, r)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/plug"
@@ -27,6 +28,7 @@ type port interface {
 type socketPort struct {
 	sock       int
 	sent, came uint64
+	passed     atomic.Uint64 // for whoever else wants to know
 }
 
 func (s *socketPort) fd() int                     { return s.sock }

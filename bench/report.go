@@ -19,6 +19,7 @@ type report struct {
 	fars   []string // in the order of their facts
 	faults []string
 	uml    []*umlResult
+	scale  []*scaleResult
 }
 
 func newReport(c config) *report {
@@ -68,6 +69,9 @@ func (r *report) finish(p programs) error {
 	}
 	if len(r.uml) > 0 {
 		r.umlTable(&b)
+	}
+	if len(r.scale) > 0 {
+		r.scaleTable(&b)
 	}
 	r.bars(&b)
 	if len(r.keys) > 0 {
