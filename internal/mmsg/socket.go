@@ -140,6 +140,13 @@ func Read(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_READ, fd, 
 // Write is write(2), as [Read].
 func Write(fd int, buf []byte) (int, unix.Errno) { return raw(unix.SYS_WRITE, fd, buf) }
 
+// ReadAt is pread(2), as [Read].
+func ReadAt(fd int, buf []byte, offset int64) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
+		uintptr(offset), 0, 0)
+	return int(n), errno
+}
+
 func raw(call uintptr, fd int, buf []byte) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)))
 	return int(n), errno

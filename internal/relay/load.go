@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/umlvde/umlvde/internal/mmsg"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,17 +15,17 @@ type load struct {
 	cpus int
 }
 
-// newLoad prepares the question for the CPUs that this process may use.
-func newLoad() (*load, error) {
+// open prepares the question for the CPUs that this process may use.
+func (l *load) open() (err error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return nil, fmt.Errorf("sched_getaffinity: %w", err)
+		return fmt.Errorf("sched_getaffinity: %w", err)
 	}
-	fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("/proc/loadavg: %w", err)
+	l.cpus = set.Count()
+	if l.fd, err = unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("/proc/loadavg: %w", err)
 	}
-	return &load{fd, set.Count()}, nil
+	return nil
 }
 
 func (l *load) close() { _ = unix.Close(l.fd) }
@@ -34,8 +35,8 @@ func (l *load) close() { _ = unix.Close(l.fd) }
 // two microseconds.
 func (l *load) scarce() bool {
 	var buf [64]byte // "0.20 0.18 0.12 1/80 11206\n": proc(5), the fourth field
-	n, err := unix.Pread(l.fd, buf[:], 0)
-	if err != nil {
+	n, errno := mmsg.ReadAt(l.fd, buf[:], 0)
+	if errno != 0 {
 		return true
 	}
 	rest := buf[:n]

@@ -91,8 +91,8 @@ var ErrStopped = errors.New("stopped")
 type Relay struct {
 	up, down direction
 	mon      Monitor
-	spinner  *spinner // nil: there are others in the process
-	stop     int      // eventfd
+	alone    *loner // nil: there are others in the process
+	stop     int    // eventfd
 	stopped  atomic.Bool
 }
 
@@ -143,12 +143,10 @@ func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 // within some 10 ms. It must be called by the goroutine that will call Run, which
 // it frees from its thread, if it was locked to one: with one turn to give, and no
 // thread to go back to, the scheduler leaves it alone.
-func (r *Relay) Alone() error {
-	l, err := newLoad()
-	if err != nil {
+func (r *Relay) Alone() (err error) {
+	if r.alone, err = newLoner(); err != nil {
 		return err
 	}
-	r.spinner = &spinner{load: l}
 	runtime.UnlockOSThread()
 	runtime.GOMAXPROCS(1)
 	return nil
@@ -166,8 +164,8 @@ func (r *Relay) Close() {
 	r.up.batch.Free()
 	r.down.batch.Free()
 	_ = unix.Close(r.stop)
-	if r.spinner != nil {
-		r.spinner.load.close()
+	if r.alone != nil {
+		r.alone.close()
 	}
 }
 
@@ -183,6 +181,9 @@ func (r *Relay) Run() error {
 	r.mon.Busy.Store(1) // also before it has slept for the first time
 	r.up.due, r.down.due = true, true
 	for !r.stopped.Load() {
+		if r.alone != nil && (r.up.due || r.down.due) {
+			r.alone.clock.quiet = false
+		}
 		upMore, gone, lost := r.up.step()
 		if gone != nil {
 			return &GuestError{gone}
@@ -290,7 +291,7 @@ const futilePause = 1e6 // ns
 func (r *Relay) wait() error {
 	gr, gw, gctl := r.up.src.Fds()
 	nr, nw, nctl := r.up.dst.Fds()
-	set := [7]unix.PollFd{
+	set := [8]unix.PollFd{ // one is the loner's
 		pollFd(gr, unix.POLLIN),
 		pollFd(nr, unix.POLLIN),
 		pollFd(r.stop, unix.POLLIN),
@@ -354,16 +355,15 @@ func (r *Relay) wait() error {
 	return nil
 }
 
-// sleep polls for ns nanoseconds, or without an end if ns < 0.
+// sleep waits until a descriptor of set has events, for ns nanoseconds, or
+// without an end if ns < 0.
 func (r *Relay) sleep(set []unix.PollFd, ns int64) (err error) {
-	if r.spinner != nil && r.spinner.spin(set) {
+	if r.alone != nil && r.alone.spin(set) {
 		return nil
 	}
 	r.mon.Busy.Store(0)
-	if r.spinner != nil {
-		r.spinner.sleeps()
-		err = pollAlone(set, ns)
-		r.spinner.wakes()
+	if r.alone != nil {
+		err = r.alone.sleep(set, ns)
 	} else {
 		err = poll(set, ns)
 	}
@@ -381,22 +381,6 @@ func poll(set []unix.PollFd, ns int64) error {
 	}
 	_, err := unix.Ppoll(set, timeout, nil)
 	return err
-}
-
-// pollAlone is poll that does not tell Go's scheduler that the thread sleeps
-// until it wants to know: after some 10 ms it sends the thread the signal that
-// asks a goroutine to give way, which ends the call. A timeout would do as well,
-// but on virtual machines setting a timer for each sleep costs more than the
-// sleep.
-func pollAlone(set []unix.PollFd, ns int64) error {
-	switch _, errno := mmsg.Poll(set, ns); errno {
-	case 0:
-		return nil
-	case unix.EINTR:
-		return poll(set, ns)
-	default:
-		return errno
-	}
 }
 
 func pollFd(fd int, events int16) unix.PollFd {

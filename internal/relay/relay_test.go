@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -83,6 +84,9 @@ type running struct {
 // limits are the longest frames that go up and down.
 const upLimit, downLimit = 9000, 1514
 
+// alone makes start start relays that are alone in their process, as a worker's.
+var alone bool
+
 func start(t testing.TB, guest, network relay.Port) *running {
 	t.Helper()
 	r := prepare(t, guest, network)
@@ -108,6 +112,13 @@ func (r *running) start(t testing.TB) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		if alone {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0)) // as it was
+			if err := r.Alone(); err != nil {
+				r.done <- err
+				return
+			}
+		}
 		r.done <- r.Run()
 	}()
 	t.Cleanup(func() {
@@ -540,6 +551,48 @@ func TestIdle(t *testing.T) {
 	<-time.After(100 * time.Millisecond)
 	if n := r.progress.Load() - before; n != 0 {
 		t.Errorf("%d rounds while there was nothing to do", n)
+	}
+}
+
+// TestParked sees that a relay that is alone, and has parked, comes back for
+// frames of either side, and for its end.
+func TestParked(t *testing.T) {
+	alone = true
+	defer func() { alone = false }()
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	for i := range uint32(5) {
+		<-time.After(30 * time.Millisecond) // several ticks of its clock
+		r.asleep(t)
+		uml.send(rig.Frame(60, i))
+		if rig.Number(net.recv()) != i {
+			t.Error("not the frame that was sent up")
+		}
+		<-time.After(30 * time.Millisecond)
+		net.send(rig.Frame(60, i))
+		if rig.Number(uml.recv()) != i {
+			t.Error("not the frame that was sent down")
+		}
+	}
+	<-time.After(30 * time.Millisecond)
+	uml.hangUp()
+	if err := r.end(t); !errors.Is(err, relay.ErrGuestGone) {
+		t.Error(err)
+	}
+}
+
+// TestAlone makes the same demands of a relay that is alone, and that it leaves
+// other goroutines their turn meanwhile.
+func TestAlone(t *testing.T) {
+	alone = true
+	defer func() { alone = false }()
+	for name, test := range map[string]func(*testing.T){
+		"both ways": TestBothWays, "sizes": TestSizes, "full network": TestFullNetwork, "full guest": TestFullGuest,
+		"ends": TestEnds, "refused": TestRefused, "errors": TestErrors, "pump": TestPump, "futile": TestFutile,
+		"unsent": TestUnsent, "idle": TestIdle, "allocations": TestAllocations,
+	} {
+		t.Run(name, test)
 	}
 }
 

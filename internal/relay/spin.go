@@ -32,7 +32,7 @@ const (
 // before going to sleep, and does it. It learns from what came of the last
 // times, costs nothing at idle, and gives way to whoever needs the CPU.
 type spinner struct {
-	load   *load
+	load
 	skips  int       // sleeps to go without a try
 	vain   int       // what skips becomes after the next try in vain
 	slept  time.Time // when the last sleep began
@@ -95,8 +95,3 @@ func (s *spinner) found(scarce bool, now time.Time) {
 		s.lookUp = now.Add(scarceFor)
 	}
 }
-
-// sleeps and wakes are to be called before and after each sleep.
-func (s *spinner) sleeps() { s.slept = time.Now() }
-
-func (s *spinner) wakes() { s.brief = time.Since(s.slept) < worthwhile }
