@@ -24,9 +24,10 @@ const (
 	exitUsage   = 2
 )
 
-// The main goroutine stays on the process's first thread: a guardian's workers
-// are told of the end of the thread that started them, and a worker has to
-// speak for itself on that one (guard.Line.Opened).
+// The main goroutine stays on the process's first thread at first: a worker has to
+// speak for itself on that one (guard.Line.Opened). Children, which are told of the
+// end of the thread that started them, may come from any: Go ends a thread only
+// with a goroutine that was locked to it, which here is none but this.
 func init() { runtime.LockOSThread() }
 
 func main() {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -62,8 +63,12 @@ func (g *Guardian) Hold() { g.held = true }
 func (g *Guardian) Release() { g.held = false }
 
 // Run serves the guests until none is left. Its error is that of a link that was
-// to be opened at once or never (Job.Once).
+// to be opened at once or never (Job.Once). The process should have little else to
+// do: Run frees the goroutine from its thread, and leaves Go's scheduler one turn
+// to give, so that a tick of the guardian is the matter of one thread.
 func (g *Guardian) Run() error {
+	runtime.UnlockOSThread()
+	runtime.GOMAXPROCS(1)
 	for len(g.links) > 0 || g.held {
 		var due time.Time
 		for l := range g.links {

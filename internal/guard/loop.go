@@ -1,17 +1,31 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // loop calls a function for each descriptor that has events. All of a guardian
 // runs on it, in one goroutine, so nothing in this package needs a lock.
+//
+// It waits in the runtime's poller, which watches its epoll: a thread that blocked
+// in epoll_wait(2) would keep Go's own watchdog thread busy for a while after
+// each of a guardian's ticks.
 type loop struct {
-	ep int
-	on map[int]func(events uint32)
+	ep   int // file's
+	file *os.File
+	raw  syscall.RawConn
+	look func(uintptr) bool // l.ready; kept, because making it anew would allocate
+	on   map[int]func(events uint32)
+
+	events [32]unix.EpollEvent
+	n      int // how many of them ready has found
 }
 
 func newLoop() (*loop, error) {
@@ -19,7 +33,13 @@ func newLoop() (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	return &loop{ep: ep, on: make(map[int]func(uint32))}, nil
+	_ = unix.SetNonblock(ep, true) // cannot fail, and asks os.NewFile for the runtime's poller
+	l := &loop{ep: ep, file: os.NewFile(uintptr(ep), "epoll"), on: make(map[int]func(uint32))}
+	l.look = l.ready
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	return l, nil
 }
 
 // add watches fd until del.
@@ -48,19 +68,30 @@ func (l *loop) del(fd int) {
 
 // once waits until due (for ever if it is zero) and calls what has events.
 func (l *loop) once(due time.Time) error {
-	timeout := -1
-	if !due.IsZero() {
-		timeout = int(max(0, (time.Until(due)+time.Millisecond-1)/time.Millisecond))
+	l.n = 0
+	if !l.ready(uintptr(l.ep)) {
+		err := l.file.SetReadDeadline(due)
+		if err == nil {
+			err = l.raw.Read(l.look)
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("epoll: %w", err)
+		}
 	}
-	var events [32]unix.EpollEvent
-	n, err := unix.EpollWait(l.ep, events[:], timeout)
-	if err != nil && err != unix.EINTR {
-		return fmt.Errorf("epoll: %w", err)
-	}
-	for _, ev := range events[:max(0, n)] {
+	for _, ev := range l.events[:l.n] {
 		if f := l.on[int(ev.Fd)]; f != nil { // else an earlier one of these forgot it
 			f(ev.Events)
 		}
 	}
 	return nil
+}
+
+// ready takes the events that are there, without waiting, and reports whether
+// there are any.
+func (l *loop) ready(ep uintptr) bool {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, ep, uintptr(unsafe.Pointer(&l.events)), uintptr(len(l.events)), 0, 0, 0)
+	if errno == 0 {
+		l.n = int(n)
+	}
+	return l.n > 0
 }
