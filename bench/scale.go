@@ -23,15 +23,15 @@ var groupSizes = []int{1, 10, 100}
 type scaleCase struct {
 	name   string
 	memory float64 // the bar: MiB PSS for each further link
-	// start starts n links and returns who serves them, the guests' ends and, if
-	// there are any, the far ends.
+	// start starts n links and returns who serves them, the guests' ends and the
+	// far ends.
 	start func(c config, p programs, n int) (group, error)
 }
 
 // A group is a number of links that work together.
 type group struct {
 	guests []*socketPort
-	fars   []*socketPort // none: the network keeps what it gets
+	fars   []*socketPort
 	procs  []*process
 }
 
@@ -53,10 +53,23 @@ func scaleCases() []scaleCase {
 	}
 }
 
-// startListen starts one umlvde listen with n guests, whose frames end in null://.
+// startListen starts one umlvde listen with n guests, each of whose plugs sends
+// from a UDP port of its own to the one far end.
 func startListen(c config, p programs, n int) (g group, err error) {
+	sink, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return g, fmt.Errorf("socket: %w", err)
+	}
+	g.fars = append(g.fars, &socketPort{sock: sink})
+	if err := errors.Join(setBuffers(sink, 16<<20), unix.Bind(sink, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})); err != nil {
+		return g, err
+	}
+	addr, err := unix.Getsockname(sink)
+	if err != nil {
+		return g, fmt.Errorf("getsockname: %w", err)
+	}
 	path := filepath.Join(c.dir, "listen"+strconv.Itoa(n))
-	cmd := exec.Command(p[umlvde], "listen", path, "null://")
+	cmd := exec.Command(p[umlvde], "listen", path, fmt.Sprintf("udp://0->127.0.0.1:%d", addr.(*unix.SockaddrInet4).Port))
 	cmd.Stderr = os.Stderr
 	cmd.Env = plainEnv()
 	proc, err := start(cmd, -1)
@@ -191,7 +204,7 @@ func (g *group) run(during time.Duration) (float64, error) {
 	done := make(chan error, 2)
 	go func() { done <- g.send(frames, &stop) }()
 	go func() { done <- g.receive(came, &stop) }()
-	err = eventually(20*time.Second, "frames of all links pass", func() bool { return g.least() > 0 })
+	err = eventually(20*time.Second, "frames of all links pass", g.allPass)
 	before, began := g.total(), time.Now()
 	time.Sleep(during)
 	rate := float64(g.total()-before) / time.Since(began).Seconds()
@@ -199,24 +212,25 @@ func (g *group) run(during time.Duration) (float64, error) {
 	return rate, errors.Join(err, <-done, <-done)
 }
 
-// ends are where frames are counted.
-func (g *group) ends() []*socketPort {
-	if len(g.fars) > 0 {
-		return g.fars
+// allPass reports whether each far end has got frames, and each guest's socket
+// has been read.
+func (g *group) allPass() bool {
+	for _, s := range g.fars {
+		if s.passed.Load() == 0 {
+			return false
+		}
 	}
-	return g.guests
+	for _, s := range g.guests {
+		if s.passed.Load() <= mmsg.Max*8 { // more than what it holds unread
+			return false
+		}
+	}
+	return true
 }
 
-func (g *group) least() uint64 {
-	n := ^uint64(0)
-	for _, s := range g.ends() {
-		n = min(n, s.passed.Load())
-	}
-	return n
-}
-
+// total is how many frames have come.
 func (g *group) total() (n uint64) {
-	for _, s := range g.ends() {
+	for _, s := range g.fars {
 		n += s.passed.Load()
 	}
 	return n
@@ -240,9 +254,7 @@ func (g *group) send(b *mmsg.Batch, stop *atomic.Bool) error {
 			}
 			n := mmsg.Max - b.Len()
 			moved = moved || n > 0
-			if len(g.fars) == 0 {
-				s.passed.Add(uint64(n))
-			}
+			s.passed.Add(uint64(n))
 			set[i] = unix.PollFd{Fd: int32(s.sock), Events: unix.POLLOUT}
 		}
 		if !moved {
@@ -255,7 +267,7 @@ func (g *group) send(b *mmsg.Batch, stop *atomic.Bool) error {
 
 // receive takes what comes out of the far ends.
 func (g *group) receive(b *mmsg.Batch, stop *atomic.Bool) error {
-	if err := lockTo(-1); err != nil || len(g.fars) == 0 {
+	if err := lockTo(-1); err != nil {
 		return err
 	}
 	set := make([]unix.PollFd, len(g.fars))
