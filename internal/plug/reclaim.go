@@ -4,9 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// startTime is more than a hub's host takes from making its socket to listening.
+const startTime = 50 * time.Millisecond
 
 // reclaimHub removes the directory that a killed host of a hub:// left, which
 // would make every later open fail with EEXIST. It does so only if nobody
@@ -17,6 +21,10 @@ func reclaimHub(dir string) {
 	}
 	ctl := filepath.Join(dir, "ctl")
 	if !abandoned(ctl, unix.SOCK_STREAM) {
+		return
+	}
+	// A host that is just starting has a socket before it listens.
+	if time.Sleep(startTime); !abandoned(ctl, unix.SOCK_STREAM) {
 		return
 	}
 	entries, err := os.ReadDir(dir)
