@@ -30,7 +30,7 @@ import (
 // TestMain fails if the tests leave descriptors or goroutines behind.
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
-const soon = 10 * time.Second
+const soon = 30 * time.Second
 
 // A host has the address 10.0.0.n on a network.
 type host struct {
