@@ -85,6 +85,10 @@ var networks = map[string]func(t testing.TB) (a, b gvisorlink.Conn){
 		rig.Switch(t, dir)
 		return open(t, "vde://"+dir), open(t, "vde://"+dir)
 	},
+	"ptp": func(t testing.TB) (a, b gvisorlink.Conn) {
+		vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+		return open(t, vnl), open(t, vnl)
+	},
 	"vdetest.Pair": func(testing.TB) (a, b gvisorlink.Conn) { return vdetest.Pair() },
 	"vdetest.Switch": func(testing.TB) (a, b gvisorlink.Conn) {
 		var s vdetest.Switch
