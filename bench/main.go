@@ -61,7 +61,7 @@ func parseFlags(args []string) (c config, err error) {
 	fs.IntVar(&c.rounds, "rounds", 0, "measure each program `N` times (default 7; quick: 3; UML: 5)")
 	fs.DurationVar(&c.during, "time", 0, "how long one measurement takes (default 150ms; quick: 70ms; UML: 3s)")
 	only := fs.String("only", "", "measure only what matches `REGEXP`, for instance 'socketpair 64 .* pinned'")
-	fs.StringVar(&c.write, "write", "", "write the tables, in Markdown, to `FILE`")
+	fs.StringVar(&c.write, "write", "", "put the tables into their places in `FILE`, a Markdown document")
 	fs.StringVar(&c.umlvde, "umlvde", "bin/umlvde", "the `PROGRAM` to measure")
 	fs.StringVar(&c.dir, "inner", "", "of no use by hand: the directory of the inner process")
 	if err = fs.Parse(args); err != nil {

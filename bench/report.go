@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,14 +87,37 @@ func (r *report) finish(p programs) error {
 	fmt.Fprintln(os.Stderr)
 	fmt.Print(b.String())
 	if r.c.write != "" {
-		return os.WriteFile(r.c.write, []byte(b.String()), 0o644) //nolint:gosec // a document
+		return r.write(b.String())
 	}
 	return nil
 }
 
+// write replaces the part of the document that a run of this kind has written
+// before: the lines between two comments.
+func (r *report) write(text string) error {
+	part := "frames"
+	switch {
+	case r.c.uml:
+		part = "uml"
+	case r.c.scale:
+		part = "scale"
+	}
+	begin, end := "<!-- begin "+part+" -->\n", "<!-- end "+part+" -->"
+	doc, err := os.ReadFile(r.c.write)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(doc), begin)
+	_, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		return fmt.Errorf("%s has no place for the %s: %s", r.c.write, part, begin+end)
+	}
+	text = strings.ReplaceAll(text, "\n## ", "\n### ")
+	return os.WriteFile(r.c.write, []byte(before+begin+text+end+after), 0o644) //nolint:gosec // a document
+}
+
 // machine tells what was measured where.
 func (r *report) machine(b *strings.Builder, p programs) {
-	b.WriteString("# Benchmarks\n\n")
 	cpus, model := 0, "unknown"
 	text, _ := os.ReadFile("/proc/cpuinfo") // then it stays unknown
 	for _, line := range strings.Split(string(text), "\n") {
@@ -115,8 +139,8 @@ func (r *report) machine(b *strings.Builder, p programs) {
 	}
 	fmt.Fprintf(b, "- %s; C vde_plug %s; vde_switch %s; libslirp %s; %s\n",
 		version, debian("vdeplug"), debian("vde-switch"), debian("libslirp0"), compiler())
-	fmt.Fprintf(b, "- %d rounds, in each of them every program in turn, %v each; ratios are pair by pair: median (least..most)\n",
-		r.c.rounds, r.c.during)
+	fmt.Fprintf(b, "- measured %s: %d rounds, in each of them every program in turn, %v each; ratios are pair by pair: median (least..most)\n",
+		time.Now().Format("2006-01-02"), r.c.rounds, r.c.during)
 }
 
 // debian is the version of an installed package.
