@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -281,14 +280,12 @@ func (g *group) receive(b *mmsg.Batch, stop *atomic.Bool) error {
 			if set[i].Revents == 0 {
 				continue
 			}
-			switch err := s.recv(b); err {
-			case nil:
+			err := s.recv(b)
+			switch {
+			case err == nil:
 				s.passed.Add(uint64(b.Len()))
-			case unix.EAGAIN:
-			case io.EOF:
-				return fmt.Errorf("link %d has ended", i)
-			default:
-				return err
+			case !errors.Is(err, unix.EAGAIN):
+				return fmt.Errorf("link %d: %w", i, err)
 			}
 		}
 	}

@@ -322,7 +322,7 @@ func (r *Relay) wait() error {
 	add(nctl, unix.POLLIN)
 	err := r.sleep(polled, sleep)
 	switch {
-	case err == unix.EINTR:
+	case errors.Is(err, unix.EINTR):
 		return nil
 	case err != nil:
 		return fmt.Errorf("ppoll: %w", err)

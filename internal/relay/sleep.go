@@ -22,7 +22,7 @@ type loner struct {
 
 func newLoner() (*loner, error) {
 	var l loner
-	err := l.spinner.open()
+	err := l.load.open()
 	if err == nil {
 		l.clock, err = newClock()
 	}
@@ -33,7 +33,7 @@ func newLoner() (*loner, error) {
 }
 
 func (l *loner) close() {
-	l.spinner.close()
+	l.load.close()
 	l.clock.close()
 	l.bed.close()
 }

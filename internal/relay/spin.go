@@ -32,7 +32,7 @@ const (
 // before going to sleep, and does it. It learns from what came of the last
 // times, costs nothing at idle, and gives way to whoever needs the CPU.
 type spinner struct {
-	load
+	load   load
 	skips  int       // sleeps to go without a try
 	vain   int       // what skips becomes after the next try in vain
 	slept  time.Time // when the last sleep began
