@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -447,26 +446,6 @@ func TestPump(t *testing.T) {
 	}
 }
 
-// TestFutile has a network that is always readable and has nothing: the relay
-// must not spin.
-func TestFutile(t *testing.T) {
-	guest, uml := port(t)
-	network := newFake(t)
-	signal(t, network.event)
-	r := start(t, guest, network)
-	rig.Eventually(t, soon, "the relay has lost its patience", func() bool { return network.recvs.Load() > 70 })
-	before, began := network.recvs.Load(), time.Now()
-	<-time.After(200 * time.Millisecond)
-	rate := float64(network.recvs.Load()-before) / time.Since(began).Seconds()
-	if t.Logf("%.0f calls a second", rate); rate > 10000 {
-		t.Error("it spins")
-	}
-	for range 100 { // the guest is served as before
-		uml.send(rig.Frame(60, 1))
-	}
-	rig.Eventually(t, soon, "the frames go up", func() bool { return r.up.Out.Load() == 100 })
-}
-
 // TestGuestsTrouble has a guest that is no UML kernel: its errors are the
 // relay's, it may be readable without frames, and frames may wait in it.
 func TestGuestsTrouble(t *testing.T) {
@@ -538,109 +517,6 @@ func TestUnsent(t *testing.T) {
 	uml.send(rig.Frame(60, 1))
 	rig.Eventually(t, soon, "the rest is sent", func() bool { return calls.Load() >= 2 && !network.unsent.Load() })
 	r.asleep(t)
-}
-
-// TestIdle sees that a relay without work does not wake up.
-func TestIdle(t *testing.T) {
-	guest, uml := port(t)
-	network, net := port(t)
-	r := start(t, guest, network)
-	uml.send(rig.Frame(60, 1))
-	net.recv()
-	r.asleep(t)
-	<-time.After(20 * time.Millisecond) // if it is alone, it looks twice before it parks
-	before := r.progress.Load()
-	<-time.After(100 * time.Millisecond)
-	if n := r.progress.Load() - before; n != 0 {
-		t.Errorf("%d rounds while there was nothing to do", n)
-	}
-}
-
-// TestParked sees that a relay that is alone, and has parked, comes back for
-// frames of either side, and for its end.
-func TestParked(t *testing.T) {
-	alone = true
-	defer func() { alone = false }()
-	guest, uml := port(t)
-	network, net := port(t)
-	r := start(t, guest, network)
-	for i := range uint32(5) {
-		<-time.After(30 * time.Millisecond) // several ticks of its clock
-		r.asleep(t)
-		uml.send(rig.Frame(60, i))
-		if rig.Number(net.recv()) != i {
-			t.Error("not the frame that was sent up")
-		}
-		<-time.After(30 * time.Millisecond)
-		net.send(rig.Frame(60, i))
-		if rig.Number(uml.recv()) != i {
-			t.Error("not the frame that was sent down")
-		}
-	}
-	<-time.After(30 * time.Millisecond)
-	uml.hangUp()
-	if err := r.end(t); !errors.Is(err, relay.ErrGuestGone) {
-		t.Error(err)
-	}
-}
-
-// TestAlone makes the same demands of a relay that is alone.
-func TestAlone(t *testing.T) {
-	alone = true
-	defer func() { alone = false }()
-	for name, test := range map[string]func(*testing.T){
-		"both ways": TestBothWays, "sizes": TestSizes, "full network": TestFullNetwork, "full guest": TestFullGuest,
-		"ends": TestEnds, "refused": TestRefused, "errors": TestErrors, "pump": TestPump, "futile": TestFutile,
-		"unsent": TestUnsent, "idle": TestIdle, "allocations": TestAllocations,
-	} {
-		t.Run(name, test)
-	}
-}
-
-func TestAllocations(t *testing.T) {
-	guest, uml := port(t)
-	network, net := port(t)
-	start(t, guest, network)
-	frame, buf := rig.Frame(1514, 1), make([]byte, 2000)
-	runs := 1000
-	if alone {
-		runs = 50 // AllocsPerRun leaves but one turn for both of us
-	}
-	if n := testing.AllocsPerRun(runs, func() {
-		_, _ = unix.Write(uml.fd, frame)
-		_, _ = unix.Write(net.fd, frame)
-		_, _ = unix.Read(net.fd, buf)
-		_, _ = unix.Read(uml.fd, buf)
-	}); n != 0 {
-		t.Errorf("%v allocations a frame", n)
-	}
-}
-
-func TestTotals(t *testing.T) {
-	var c relay.Counters
-	c.In.Add(123)
-	c.Sent(120, 9800)
-	c.Sent(0, 0)
-	c.Dropped(relay.Full, 2)
-	c.Dropped(relay.Runt, 1)
-	c.Dropped(relay.Giant, 0)
-	sum := c.Totals()
-	if got := sum.String(); got != "120 frames (9.8 kB), 3 dropped (1 runt, 2 full)" {
-		t.Error(got)
-	}
-	sum.Add(c.Totals())
-	if sum.In != 246 || sum.Out != 240 || sum.Bytes != 19600 || sum.Dropped() != 6 {
-		t.Errorf("the sum is %+v", sum)
-	}
-	for _, n := range []struct {
-		bytes uint64
-		want  string
-	}{{0, "0 B"}, {999, "999 B"}, {1e3, "1.0 kB"}, {1.5e6, "1.5 MB"}, {2e9, "2.0 GB"}} {
-		u := relay.Totals{Bytes: n.bytes}
-		if got := u.String(); !strings.Contains(got, "("+n.want+"), 0 dropped") || strings.HasSuffix(got, ")") {
-			t.Errorf("%d bytes: %s", n.bytes, got)
-		}
-	}
 }
 
 // FuzzRelay lets a network send frames of any sizes, in batches of any size, and
