@@ -164,20 +164,22 @@ func (s *stage) latency(l *link, size int, during time.Duration) (sample, error)
 	s.guestFrames(l, size, run)
 	s.farFrames(l, size, run)
 	atGuest, atFar := l.checks(size, run)
-	var stop atomic.Bool
-	done := make(chan error, 2)
+	var stop, stopFar atomic.Bool
+	answers, pings := make(chan error, 1), make(chan error, 1)
 	go func() { // the far end answers each frame with one of its own
 		if l.kind.loop {
-			done <- nil
+			answers <- nil
 			return
 		}
-		done <- ping(l.cpu, l.far, &s.src[1], s.rx[1], &atFar, &stop, nil)
+		answers <- ping(l.cpu, l.far, &s.src[1], s.rx[1], &atFar, &stopFar, nil)
 	}()
 	var times []time.Duration
-	go func() { done <- ping(l.cpu, l.guest, &s.src[0], s.rx[0], &atGuest, &stop, &times) }()
+	go func() { pings <- ping(l.cpu, l.guest, &s.src[0], s.rx[0], &atGuest, &stop, &times) }()
 	time.Sleep(during)
 	stop.Store(true)
-	err := errors.Join(<-done, <-done)
+	err := <-pings
+	stopFar.Store(true)
+	err = errors.Join(err, <-answers)
 	l.drain()
 	if err != nil {
 		return sample{}, err
@@ -198,7 +200,11 @@ func ping(cpu int, p port, src *source, rx *mmsg.Batch, chk *check, stop *atomic
 		return err
 	}
 	chk.all = true
-	timeout := unix.NsecToTimespec(int64(giveUp))
+	wait := giveUp
+	if times != nil {
+		wait = time.Second // another frame sent in its stead would be answered by what was only late
+	}
+	timeout := unix.NsecToTimespec(int64(wait))
 	sent := time.Time{}
 	for !stop.Load() {
 		if times != nil {

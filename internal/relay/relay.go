@@ -141,14 +141,21 @@ func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 // turn in Go's scheduler through short sleeps, and use a CPU that is free to look
 // for frames for a moment instead of sleeping. Other goroutines get their turn
 // within some 10 ms. It must be called by the goroutine that will call Run, which
-// it frees from its thread, if it was locked to one: with one turn to give, and no
-// thread to go back to, the scheduler leaves it alone.
-func (r *Relay) Alone() (err error) {
+// it frees from its thread, if it was locked to one.
+//
+// callsC says that a port calls C. If not, the scheduler is left one turn to give,
+// so it has no other thread to wake up. From a call of C, however, its watchdog
+// would then take that turn away after 20 us.
+func (r *Relay) Alone(callsC bool) (err error) {
 	if r.alone, err = newLoner(); err != nil {
 		return err
 	}
 	runtime.UnlockOSThread()
-	runtime.GOMAXPROCS(1)
+	turns := 1
+	if callsC {
+		turns = 2
+	}
+	runtime.GOMAXPROCS(turns)
 	return nil
 }
 

@@ -113,7 +113,7 @@ func (r *running) start(t testing.TB) {
 		defer close(ended)
 		if alone {
 			turns := runtime.GOMAXPROCS(0)
-			err := r.Alone()
+			err := r.Alone(false)
 			if runtime.GOMAXPROCS(turns); err != nil { // the test needs one, too
 				r.done <- err
 				return
