@@ -47,8 +47,8 @@ type network struct {
 
 var networks = []network{
 	{"vde_switch", openSwitch, 1500, 5 * time.Second},
-	{"switch", hostSwitch, bigMTU, 2 * time.Second},
-	{"vxvde", openCloud, bigMTU, 2 * time.Second},
+	{"switch", hostSwitch, bigMTU, 5 * time.Second},
+	{"vxvde", openCloud, bigMTU, 5 * time.Second},
 }
 
 // openSwitch starts a vde_switch.
