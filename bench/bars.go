@@ -101,7 +101,7 @@ func (r *report) frameBars() []*bar {
 	return []*bar{full, pinRate, pinCPU, freeRate, switchCPU, libRate, libCPU, trip, limitRate, limitCPU}
 }
 
-var short = map[string]string{toNetwork: "up", toGuest: "down", duplex: "both", roundTrip: "trip", looped: "loop"}
+var short = map[string]string{toNetwork: "up", toGuest: "down", duplex: "both", floods: "floods", roundTrip: "trip", looped: "loop"}
 
 // restBars are about a helper at rest.
 func (r *report) restBars() []*bar {
