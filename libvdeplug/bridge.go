@@ -160,7 +160,7 @@ func claim(ctx context.Context, a, b *Conn) error {
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.mu.Lock()
 			if h.poll != nil {
-				_ = h.poll.file.SetReadDeadline(time.Unix(1, 0)) // wakes who waits; fails only once it is closed
+				_ = h.poll.File.SetReadDeadline(time.Unix(1, 0)) // wakes who waits; fails only once it is closed
 			}
 			h.mu.Unlock()
 			err := net.ErrClosed
@@ -200,7 +200,7 @@ func unclaim(a, b *Conn) {
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.mu.Lock()
 			if h.poll != nil {
-				_ = h.poll.file.SetReadDeadline(h.until) // as in claim
+				_ = h.poll.File.SetReadDeadline(h.until) // as in claim
 			}
 			h.mu.Unlock()
 		}

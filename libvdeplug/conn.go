@@ -221,7 +221,7 @@ func (c *Conn) shut() error {
 	for _, h := range []*half{&c.rd, &c.wr} {
 		h.mu.Lock()
 		if h.poll != nil {
-			_ = h.poll.file.Close() // wakes who waits; nothing depends on its result
+			_ = h.poll.File.Close() // wakes who waits; nothing depends on its result
 		}
 		if h == &c.rd && c.polled != nil {
 			c.polled.file.Close()
@@ -276,7 +276,7 @@ func (c *Conn) setDeadline(h *half, t time.Time) error {
 	if h.poll == nil || c.bridged.Load() { // unclaim will set it
 		return nil
 	}
-	return c.fail("set deadline", h.poll.file.SetReadDeadline(t))
+	return c.fail("set deadline", h.poll.File.SetReadDeadline(t))
 }
 
 // Stats returns the counts so far, also after Close. Those of an isolated Conn are

@@ -239,7 +239,7 @@ func (c *Conn) writePoller() (*poller, error) {
 	p, err := newPoller(w, unix.EPOLLOUT, -1)
 	if err == nil {
 		h.poll = p
-		err = p.file.SetReadDeadline(h.until)
+		err = p.File.SetReadDeadline(h.until)
 	}
 	return p, err
 }

@@ -4,9 +4,8 @@ package libvdeplug
 
 import (
 	"os"
-	"syscall"
-	"time"
 
+	"github.com/umlvde/umlvde/internal/epoll"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,8 +24,7 @@ import (
 // read at the other end of a socket, would wake one of the runtime's threads,
 // whether somebody waits or not, and cost three times as much.
 type poller struct {
-	file *os.File
-	raw  syscall.RawConn
+	*epoll.Epoll
 	look func(epfd uintptr) bool // p.ready; kept, because making it anew would allocate
 	data unix.EpollEvent         // the descriptor for frames and its events; Fd is -1 if there is none
 	ctl  int                     // the other one, or -1
@@ -41,28 +39,23 @@ type poller struct {
 
 // newPoller makes a poller for events of fd. A descriptor of -1 is none.
 func newPoller(fd int, events uint32, ctl int) (*poller, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	e, err := epoll.New()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+		return nil, err
 	}
-	_ = unix.SetNonblock(epfd, true) // cannot fail, and asks os.NewFile for the runtime's poller
 	p := &poller{
-		file: os.NewFile(uintptr(epfd), "epoll"),
+		Epoll: e,
+
 		data: unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(fd)},
 		ctl:  ctl,
 		op:   unix.EPOLL_CTL_ADD,
 	}
 	p.look = p.ready
-	p.raw, err = p.file.SyscallConn()
-	if err == nil {
-		err = p.file.SetReadDeadline(time.Time{}) // fails unless the runtime polls it
-	}
-	if err == nil && ctl >= 0 {
-		err = watch(epfd, ctl)
-	}
-	if err != nil {
-		_ = p.file.Close()
-		return nil, err
+	if ctl >= 0 {
+		if err := watch(e.Fd, ctl); err != nil {
+			_ = e.File.Close()
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -73,11 +66,11 @@ func watch(epfd, fd int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &e))
 }
 
-// wait parks the caller until a descriptor is ready, the deadline of p.file has
-// passed or p.file is closed. One caller at a time.
+// wait parks the caller until a descriptor is ready, the deadline of p.File has
+// passed or p.File is closed. One caller at a time.
 func (p *poller) wait() error {
 	p.slept, p.hungUp, p.news, p.err = false, false, false, nil
-	if err := p.raw.Read(p.look); err != nil {
+	if err := p.Wait(p.look); err != nil {
 		return err
 	}
 	return p.err

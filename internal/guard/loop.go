@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 	"unsafe"
 
+	"github.com/umlvde/umlvde/internal/epoll"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,9 +18,7 @@ import (
 // in epoll_wait(2) would keep Go's own watchdog thread busy for a while after
 // each of a guardian's ticks.
 type loop struct {
-	ep   int // file's
-	file *os.File
-	raw  syscall.RawConn
+	ep   *epoll.Epoll
 	look func(uintptr) bool // l.ready; kept, because making it anew would allocate
 	on   map[int]func(events uint32)
 
@@ -29,23 +27,19 @@ type loop struct {
 }
 
 func newLoop() (*loop, error) {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	ep, err := epoll.New()
 	if err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
+		return nil, err
 	}
-	_ = unix.SetNonblock(ep, true) // cannot fail, and asks os.NewFile for the runtime's poller
-	l := &loop{ep: ep, file: os.NewFile(uintptr(ep), "epoll"), on: make(map[int]func(uint32))}
+	l := &loop{ep: ep, on: make(map[int]func(uint32))}
 	l.look = l.ready
-	if l.raw, err = l.file.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
 	return l, nil
 }
 
 // add watches fd until del.
 func (l *loop) add(fd int, events uint32, f func(events uint32)) error {
 	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		return fmt.Errorf("epoll: %w", err)
 	}
 	l.on[fd] = f
@@ -55,24 +49,24 @@ func (l *loop) add(fd int, events uint32, f func(events uint32)) error {
 // mod changes the events of fd, and re-arms a one-shot.
 func (l *loop) mod(fd int, events uint32) {
 	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
-	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, &ev) // cannot fail for what add took
+	_ = unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_MOD, fd, &ev) // cannot fail for what add took
 }
 
 // del forgets fd, which the caller closes afterwards.
 func (l *loop) del(fd int) {
 	if l.on[fd] != nil {
 		delete(l.on, fd)
-		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) // as above
+		_ = unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_DEL, fd, nil) // as above
 	}
 }
 
 // once waits until due (for ever if it is zero) and calls what has events.
 func (l *loop) once(due time.Time) error {
 	l.n = 0
-	if !l.ready(uintptr(l.ep)) {
-		err := l.file.SetReadDeadline(due)
+	if !l.ready(uintptr(l.ep.Fd)) {
+		err := l.ep.File.SetReadDeadline(due)
 		if err == nil {
-			err = l.raw.Read(l.look)
+			err = l.ep.Wait(l.look)
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("epoll: %w", err)

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/epoll"
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"golang.org/x/sys/unix"
 )
@@ -21,15 +21,21 @@ type loner struct {
 }
 
 func newLoner() (*loner, error) {
-	var l loner
-	err := l.load.open()
-	if err == nil {
-		l.clock, err = newClock()
+	l := new(loner)
+	if err := l.load.open(); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		l.bed, err = newBed()
+	var err error
+	if l.clock, err = newClock(); err != nil {
+		l.load.close()
+		return nil, err
 	}
-	return &l, err
+	if l.bed, err = newBed(); err != nil {
+		l.load.close()
+		l.clock.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *loner) close() {
@@ -66,31 +72,16 @@ func (l *loner) sleep(set []unix.PollFd, ns int64) error {
 // own watchdog thread (sysmon of package runtime), which after any call that
 // blocks a thread comes to look some sixty times within a few milliseconds.
 type bed struct {
-	epfd int // file's
-	file *os.File
-	raw  syscall.RawConn
+	*epoll.Epoll
 	look func(epfd uintptr) bool // ready; kept, because making it anew would allocate
 }
 
 func newBed() (*bed, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	_ = unix.SetNonblock(epfd, true) // cannot fail, and asks os.NewFile for the runtime's poller
-	b := &bed{epfd: epfd, file: os.NewFile(uintptr(epfd), "epoll"), look: ready}
-	b.raw, err = b.file.SyscallConn()
-	if err == nil {
-		err = b.file.SetReadDeadline(time.Time{}) // fails unless the runtime polls it
-	}
-	if err != nil {
-		_ = b.file.Close()
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
-	return b, nil
+	e, err := epoll.New()
+	return &bed{e, ready}, err
 }
 
-func (b *bed) close() { _ = b.file.Close() }
+func (b *bed) close() { _ = b.File.Close() }
 
 // ready reports whether a descriptor in the epoll has events.
 func ready(epfd uintptr) bool { return mmsg.Readable(int(epfd)) }
@@ -100,18 +91,18 @@ func ready(epfd uintptr) bool { return mmsg.Readable(int(epfd)) }
 // epoll only meanwhile: each frame that passes through them would cost more.
 func (b *bed) park(set []unix.PollFd, ns int64) error {
 	if ns >= 0 {
-		if err := b.file.SetReadDeadline(time.Now().Add(time.Duration(ns))); err != nil {
+		if err := b.File.SetReadDeadline(time.Now().Add(time.Duration(ns))); err != nil {
 			return err
 		}
-		defer func() { _ = b.file.SetReadDeadline(time.Time{}) }() // as it was
+		defer func() { _ = b.File.SetReadDeadline(time.Time{}) }() // as it was
 	}
 	err := b.fill(set)
 	if err == nil {
-		err = b.raw.Read(b.look)
+		err = b.Wait(b.look)
 	}
 	for _, p := range set {
 		if p.Fd >= 0 {
-			_ = unix.EpollCtl(b.epfd, unix.EPOLL_CTL_DEL, int(p.Fd), nil) // or it was never there
+			_ = unix.EpollCtl(b.Fd, unix.EPOLL_CTL_DEL, int(p.Fd), nil) // or it was never there
 		}
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -139,7 +130,7 @@ func (b *bed) fill(set []unix.PollFd) error {
 				ev.Events |= uint32(q.Events)
 			}
 		}
-		if err := unix.EpollCtl(b.epfd, op, int(p.Fd), &ev); err != nil {
+		if err := unix.EpollCtl(b.Fd, op, int(p.Fd), &ev); err != nil {
 			return fmt.Errorf("epoll: %w", err)
 		}
 	}
