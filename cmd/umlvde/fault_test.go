@@ -1,6 +1,9 @@
 package main
 
 import (
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,6 +51,42 @@ func TestPluginThatNeverClosesIsLeftBehind(t *testing.T) {
 			net.Set(t, fault)
 			defer net.Clear(t, fault)
 			end(t, g)
+		})
+	}
+}
+
+// A network that is still being opened when the guest or the helper ends is closed
+// again: a hub that was just made is removed.
+func TestOpenThatIsUnderWayLeavesNothing(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		end  func(*rig.Guest)
+	}{
+		{"the guest ends", func(g *rig.Guest) { g.Close() }},
+		{"SIGTERM", func(g *rig.Guest) { g.Signal(syscall.SIGTERM) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			hub := rig.TempDir(t) + "/hub"
+			stale := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + hub})
+			stale.WaitLine("link up", 5*time.Second)
+			for _, pid := range append([]int{stale.Pid()}, stale.Children()...) {
+				must(t, syscall.Kill(pid, syscall.SIGKILL))
+			}
+			rig.Eventually(t, 5*time.Second, "nobody listens", func() bool { return !rig.Listens(t, hub+"/ctl") })
+			// What was killed has left its hub, so the next one takes a moment.
+			g := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + hub})
+			rig.Eventually(t, 5*time.Second, "the worker has begun", func() bool {
+				return rig.Listens(t, hub+"/ctl") || slices.ContainsFunc(g.Children(), func(pid int) bool {
+					return slices.Contains(slices.Collect(maps.Values(rig.OpenFiles(t, pid))), hub) // it looks what was left
+				})
+			})
+			tc.end(g)
+			if code := g.Wait(5 * time.Second); code != 0 {
+				t.Errorf("exit status %d", code)
+			}
+			if left, _ := filepath.Glob(hub + "*"); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
 		})
 	}
 }

@@ -335,7 +335,9 @@ func (l *Link) drain() {
 	}
 }
 
-// guestGone lets the worker read what the guest has left, and close its plug.
+// guestGone lets the worker read what the guest has left, and close its plug. One
+// that is opening its plug is not killed at once either: it may have made what
+// nobody else would remove, a hub's directory for instance.
 func (l *Link) guestGone() {
 	ending := l.ending
 	if l.forgetGuest(); ending {
@@ -345,7 +347,7 @@ func (l *Link) guestGone() {
 		if w == l.serving {
 			w.doom = time.Now().Add(eofGrace)
 		} else {
-			w.kill("") // nothing was opened yet
+			w.terminate()
 		}
 	}
 	l.finishIfDone()

@@ -222,8 +222,10 @@ func (w *worker) kill(why string) {
 	_ = unix.Kill(w.pid, unix.SIGKILL) // it may have ended, but has not been reaped
 }
 
-// terminate lets the worker close its plug and end, for a while.
+// terminate lets the worker close its plug and end, for a while. One that has not
+// served yet learns in Line.Opened that it never will.
 func (w *worker) terminate() {
+	_ = unix.Shutdown(w.ctl, unix.SHUT_WR) // it is connected
 	w.termed, w.doom = true, time.Now().Add(termGrace)
 	_ = unix.Kill(w.pid, unix.SIGTERM) // as in kill
 }

@@ -370,6 +370,16 @@ func TestReclaimHub(t *testing.T) {
 	}
 	must(t, first.Close())
 
+	// A host that was killed while it removed its directory has left it empty.
+	must(t, os.Mkdir(dir, 0o700))
+	if _, err := Open(ParseVNL("hub://"+dir), Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("in an empty directory of the user's: %v", err)
+	}
+	must(t, os.Chmod(dir, fs.ModeSetgid|0o700))
+	second, err := Open(ParseVNL("hub://"+dir), Options{})
+	must(t, err)
+	must(t, second.Close())
+
 	// What is not a hub's stays.
 	must(t, os.Mkdir(dir, 0o700))
 	file := filepath.Join(dir, "file")

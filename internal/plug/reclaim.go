@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime is more than a hub's host takes from making its socket to listening.
+// startTime is more than a hub's host takes from making its directory to listening.
 const startTime = 50 * time.Millisecond
 
 // reclaimHub removes the directory that a killed host of a hub:// left, which
@@ -19,25 +19,48 @@ func reclaimHub(dir string) {
 	if dir == "" {
 		dir = "/tmp/vdenode_" + os.Getenv("USER") // libvdeplug_netnode.c
 	}
-	ctl := filepath.Join(dir, "ctl")
-	if !abandoned(ctl, unix.SOCK_STREAM) {
-		return
-	}
-	// A host that is just starting has a socket before it listens.
-	if time.Sleep(startTime); !abandoned(ctl, unix.SOCK_STREAM) {
-		return
-	}
-	entries, err := os.ReadDir(dir)
+	// All that follows is about this very directory: another process may remove it,
+	// too, and host a hub in its place.
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return
 	}
-	for _, e := range entries { // the host's own, its ends of cables (fd7), clients killed while they were opening
+	defer root.Close()
+	ctl := filepath.Join(dir, "ctl")
+	dead := func() bool { return abandoned(ctl, unix.SOCK_STREAM) || emptied(root) }
+	if !dead() {
+		return
+	}
+	// A host that is just starting has a socket before it listens.
+	if time.Sleep(startTime); !dead() {
+		return
+	}
+	for _, e := range entries(root) { // the host's own, its ends of cables (fd7), clients killed while they were opening
 		name := e.Name()
 		if e.Type() == os.ModeSocket && (name == "ctl" || strings.HasPrefix(name, "fd") || strings.HasPrefix(name, ".")) {
-			_ = os.Remove(filepath.Join(dir, name))
+			_ = root.Remove(name)
 		}
 	}
 	_ = os.Remove(dir) // if this fails, so will the open, and it says why
+}
+
+// emptied reports whether a directory is that of a hub whose host was killed
+// while it removed it, after its socket: the plugin sets the bit setgid, which
+// people seldom do.
+func emptied(root *os.Root) bool {
+	st, err := root.Stat(".")
+	return err == nil && st.Mode()&os.ModeSetgid != 0 && len(entries(root)) == 0
+}
+
+// entries is what is in a directory, nothing if it cannot be read.
+func entries(root *os.Root) []os.DirEntry {
+	d, err := root.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	all, _ := d.ReadDir(-1) // what there is
+	return all
 }
 
 // reclaimPtp removes the socket that a killed end of a ptp:// left. The plugin
