@@ -1,11 +1,14 @@
 package conformance
 
 import (
+	"errors"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/rig"
+	"golang.org/x/sys/unix"
 )
 
 // TestReturn has everything go and come back: the far end, the network between,
@@ -30,10 +33,10 @@ func TestReturn(t *testing.T) {
 				if farGuest, ok := far.(*rig.Guest); ok {
 					kill(farGuest)
 					if kind.name == cPeer { // which gives up if ptp's near end has not noticed
-						for range 2 {
+						rig.Eventually(t, recovery, "the near end has noticed that the far one is gone", func() bool {
 							g.Send(frame(farMAC, nearMAC, 60, 0), time.Second)
-							time.Sleep(10 * time.Millisecond) // the frame has no effect that could be awaited
-						}
+							return !taken(p, "p") && !taken(p, "p+")
+						})
 					}
 					far = kind.open(p)
 					t.Logf("frames flowed %v after the far end was back: %s", settle(t, ways(g, far), recovery), kind.name)
@@ -64,4 +67,14 @@ func TestReturn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// taken reports whether an end of a ptp:// is connected to another one, which may
+// be dead: until the next frame towards that it refuses everybody else.
+func taken(p *place, name string) bool {
+	p.t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(p.t, err)
+	defer unix.Close(fd)
+	return errors.Is(unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(p.dir, name)}), unix.EPERM)
 }
