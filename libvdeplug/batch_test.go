@@ -4,8 +4,10 @@ package libvdeplug_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
+	"golang.org/x/sys/unix"
 )
 
 // buffers are for a ReadBatch of n frames.
@@ -112,6 +115,118 @@ func TestShortBuffer(t *testing.T) {
 			t.Errorf("counted %+v", s)
 		}
 	})
+}
+
+// TestShortBufferLater has frames that have to wait for a buffer that is long
+// enough, and for their turn.
+func TestShortBufferLater(t *testing.T) {
+	for _, n := range append(networks, vlan) {
+		n.on(t, framesWait)
+	}
+}
+
+// framesWait is TestShortBufferLater on one network.
+func framesWait(t *testing.T, a, b *libvdeplug.Conn) {
+	sizes := []int{60, 61, 1000, 62, 1400, 63}
+	for i, size := range sizes {
+		send(t, a, rig.Frame(size, uint32(i)))
+	}
+	must(t, b.SetReadDeadline(time.Now().Add(soon)))
+	small, large := make([]byte, 100), make([]byte, 1500)
+	read := func(bufs ...[]byte) (got []string) {
+		t.Helper()
+		lengths := make([]int, len(bufs))
+		n, err := b.ReadBatch(bufs, lengths)
+		must(t, err)
+		for i, buf := range bufs[:n] {
+			got = append(got, string(buf[:lengths[i]]))
+		}
+		clear(small)
+		clear(large)
+		return got
+	}
+	var got []string
+	for len(got) < 2 { // not all networks have both ready at once
+		got = append(got, read(small, make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100))...)
+	}
+	for len(got) < len(sizes) {
+		got = append(got, read(large, small)...)
+		if len(got) < len(sizes) { // one by one goes on where batches stop
+			n, err := b.Read(large)
+			must(t, err)
+			got = append(got, string(large[:n]))
+		}
+	}
+	for i, size := range sizes {
+		if got[i] != string(rig.Frame(size, uint32(i))) {
+			t.Errorf("frame %d: % x", i, got[i])
+		}
+	}
+	if s := b.Stats(); s.RxDrops != 0 || s.RxFrames < uint64(len(sizes)) {
+		t.Errorf("counted %+v", s)
+	}
+}
+
+// TestNoFrames has what is none between frames.
+func TestNoFrames(t *testing.T) {
+	for _, kind := range []string{"Read", "ReadBatch"} {
+		t.Run(kind, func(t *testing.T) {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			must(t, err)
+			defer unix.Close(pair[0])
+			must(t, unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 1<<20))
+			c := open(t, fmt.Sprintf("seqpacket://%d", pair[1]))
+			var want []uint32
+			for i, size := range []int{5, 60, 13, 61, 70000, 100, 62, 70000, 1, 63, 8, 64} {
+				must(t, unix.Sendto(pair[0], rig.Frame(max(size, 18), uint32(i))[:size], 0, nil))
+				if size >= 60 && size < 70000 {
+					want = append(want, uint32(i))
+				}
+			}
+			must(t, c.SetReadDeadline(time.Now().Add(soon)))
+			bufs, sizes := buffers(20)
+			var got []uint32
+			for len(got) < len(want) {
+				n := 1
+				if kind == "Read" {
+					sizes[0], err = c.Read(bufs[0])
+				} else {
+					n, err = c.ReadBatch(bufs, sizes)
+				}
+				must(t, err)
+				for i, buf := range bufs[:n] {
+					got = append(got, rig.Number(buf[:sizes[i]]))
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got numbers %v, want %v", got, want)
+			}
+			must(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+			_, err = c.Read(bufs[0])
+			checkTimeout(t, err)
+			if s := c.Stats(); s.RxFrames != uint64(len(want)) || s.RxDrops != uint64(12-len(want)) {
+				t.Errorf("counted %+v", s)
+			}
+		})
+	}
+}
+
+// TestReadTakesOne sees that a Read leaves all other frames in the network.
+func TestReadTakesOne(t *testing.T) {
+	a, b := seqpackets(t)
+	raw, err := b.SyscallConn()
+	must(t, err)
+	for i := range 3 {
+		send(t, a, rig.Frame(60, uint32(i)))
+	}
+	for left := 2; left >= 0; left-- {
+		receive(t, b)
+		must(t, raw.Control(func(fd uintptr) {
+			if readable := rig.Poll(int(fd), unix.POLLIN, 0); readable != (left > 0) {
+				t.Errorf("%d frames left, readable: %v", left, readable)
+			}
+		}))
+	}
 }
 
 func TestFrameSize(t *testing.T) {
@@ -324,7 +439,7 @@ func TestDeadlineWhileFramesWait(t *testing.T) {
 	for i := range 3 {
 		send(t, a, rig.Frame(60, uint32(i)))
 	}
-	receive(t, b) // takes all three inside
+	receive(t, b)
 	must(t, b.SetReadDeadline(longAgo))
 	if _, err := b.Read(make([]byte, 60)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("late: %v", err)

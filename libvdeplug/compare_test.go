@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkAgainstC compares Conn with a loop in C of the same calls, in turn and
@@ -60,6 +62,7 @@ func pairOf(b *testing.B, calls string) (from, to *libvdeplug.Conn) {
 }
 
 func compareWithC(b *testing.B, loop, calls string, batch, size int, single bool) {
+	sameCPU(b)
 	from, to := pairOf(b, calls)
 	cmd := exec.Command(loop, strconv.Itoa(size), strconv.Itoa(batch), calls)
 	in, err := cmd.StdinPipe()
@@ -132,6 +135,25 @@ func compareWithC(b *testing.B, loop, calls string, batch, size int, single bool
 	b.ReportMetric(median(reads), "read-x")
 	b.ReportMetric(median(ns), "ns/frame")
 	b.ReportMetric(0, "ns/op") // which means nothing here
+}
+
+// sameCPU keeps the caller, and the program that it starts, on one CPU: another may
+// be slower by a third, for all of a run.
+func sameCPU(b *testing.B) {
+	runtime.LockOSThread()
+	var before, one unix.CPUSet
+	must(b, unix.SchedGetaffinity(0, &before))
+	b.Cleanup(func() {
+		must(b, unix.SchedSetaffinity(0, &before))
+		runtime.UnlockOSThread()
+	})
+	for cpu := range 1024 {
+		if before.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	must(b, unix.SchedSetaffinity(0, &one))
 }
 
 func median(x []float64) float64 {

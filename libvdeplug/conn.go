@@ -59,12 +59,6 @@ type half struct {
 	end    error       // what has ended this direction
 	futile int         // times in a row that the plug was ready and then was not
 
-	// The same, of reads only.
-	more   int  // how many frames are likely to be there
-	streak int  // how often as many came as were asked for, in a row
-	whole  bool // as many came as were asked for
-	size   int  // how long the last frames were on average, bytes
-
 	mu    sync.Mutex
 	poll  *poller   // guarded by mu; stays once it is there
 	until time.Time // the deadline; guarded by mu
@@ -93,7 +87,7 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 	return c, err
 }
 
-// Read waits for a frame, copies it to b and returns its length in bytes. One
+// Read waits for a frame, puts it in b and returns its length in bytes. One
 // that is longer than b is lost, and the error is [io.ErrShortBuffer]; a buffer
 // of [MaxFrameSize] bytes is long enough for all ordinary networks. If b is
 // empty, Read returns 0 and takes no frame.
@@ -117,7 +111,9 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 // most. If n > 0, err is nil; the errors are those of [Conn.Read], of which
 // [io.ErrShortBuffer] is about bufs[0].
 //
-// It does not allocate memory, except once for its Conn.
+// A frame that is longer than its buffer, but for the first, is left for the next
+// call, with all that come after it. What is in buffers beyond the n first is
+// undefined. Nothing is allocated, except once for its Conn.
 func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 	h := &c.rd
 	if err := c.begin(h); err != nil {
@@ -128,37 +124,29 @@ func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 	if len(bufs) == 0 {
 		return 0, nil
 	}
-	if err := c.fill(len(bufs)); err != nil {
-		return 0, c.fail(h.op, err)
+	if err = c.fill(bufs); err == nil {
+		n, err = h.take(bufs, sizes)
 	}
-	for {
-		k := h.take(bufs[n:], sizes[n:])
-		n += k
-		if k == 0 || n == len(bufs) || h.batch.Len() > 0 || !h.whole || !c.refill(len(bufs)-n) {
-			break
+	h.batch.Return()
+	return n, c.fail(h.op, err)
+}
+
+// take gives the caller the frames of the batch, as far as they fit.
+func (h *half) take(bufs [][]byte, sizes []int) (n int, err error) {
+	for n < min(len(bufs), h.batch.Len()) && h.batch.Size(n) <= len(bufs[n]) {
+		if sizes[n] = h.batch.Size(n); !h.batch.InPlace() {
+			copy(bufs[n], h.batch.Frame(n))
 		}
+		n++
 	}
 	if n == 0 {
 		h.batch.Drop(1)
 		h.count.Dropped(relay.Giant, 1)
-		return 0, c.fail(h.op, io.ErrShortBuffer)
-	}
-	return n, nil
-}
-
-// take copies frames from the batch, as long as they fit, and counts them.
-func (h *half) take(bufs [][]byte, sizes []int) (n int) {
-	for n < min(len(bufs), h.batch.Len()) {
-		frame := h.batch.Frame(n)
-		if len(frame) > len(bufs[n]) {
-			break
-		}
-		sizes[n] = copy(bufs[n], frame)
-		n++
+		return 0, io.ErrShortBuffer
 	}
 	h.count.Sent(n, h.batch.Bytes(n))
 	h.batch.Drop(n)
-	return n
+	return n, nil
 }
 
 // Write sends one frame, waiting for room if need be, and returns its length in
@@ -196,7 +184,8 @@ func (c *Conn) WriteBatch(frames [][]byte) (n int, err error) {
 		if err == nil {
 			err = c.flush()
 			n += count - h.batch.Len()
-			h.batch.Clear() // what is left is the caller's again
+			h.batch.Clear()
+			h.batch.Return()
 		}
 		if err != nil {
 			return n, c.fail(h.op, err)

@@ -76,8 +76,8 @@ func (c *Conn) leave() {
 }
 
 // fill waits until there is a frame to read, and gets as many as the caller has
-// room for, or more, if more come than are asked for.
-func (c *Conn) fill(most int) error {
+// room for.
+func (c *Conn) fill(bufs [][]byte) error {
 	h := &c.rd
 	var last error // why nothing will follow what is there now
 	for h.batch.Len() == 0 {
@@ -87,11 +87,15 @@ func (c *Conn) fill(most int) error {
 		if err := c.enter(h); err != nil {
 			return err
 		}
-		err := c.receive(most)
+		h.batch.BorrowRoom(bufs)
+		err := c.plug.Recv(h.batch)
 		c.leave()
 		switch {
 		case err == nil:
 			h.futile = 0
+			runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
+			h.count.Dropped(relay.Runt, runts)
+			h.count.Dropped(relay.Giant, giants)
 			continue
 		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
 			last = err
@@ -120,79 +124,17 @@ func (h *half) finish(why error) {
 	}
 }
 
-// refill gets more frames if there are any at once.
-func (c *Conn) refill(most int) bool {
-	if c.enter(&c.rd) != nil {
-		return false
-	}
-	defer c.leave()
-	switch err := c.receive(most); {
-	case err == unix.EAGAIN: //nolint:errorlint // the Port contract: bare
-		c.rd.batch.Clear()
-	case err != nil: // for the next fill
-		c.rd.finish(err)
-	}
-	return c.rd.batch.Len() > 0
-}
-
-// cached is how many bytes of frames are moved at a time: what the processor's first
-// cache holds, so that the second copy is from there.
-const cached = 32 << 10
-
-// receive fills the batch with frames that are there, and drops what is none.
-func (c *Conn) receive(most int) error {
-	h := &c.rd
-	limit := min(max(most, h.more, 1), mmsg.Max)
-	if h.size > 0 {
-		limit = min(limit, max(cached/h.size, 1))
-	}
-	h.batch.Limit(limit)
-	if err := c.plug.Recv(h.batch); err != nil {
-		return err
-	}
-	n := h.batch.Len()
-	h.size = int(h.batch.Bytes(n)) / max(n, 1)
-	h.expect(n, limit)
-	runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
-	h.count.Dropped(relay.Runt, runts)
-	h.count.Dropped(relay.Giant, giants)
-	return nil
-}
-
-// expect guesses how many frames to ask for next, after n of limit have come. To
-// ask for more than there are costs a read of one frame half of its time again,
-// so it takes some of these in a row.
-func (h *half) expect(n, limit int) {
-	h.whole = n == limit
-	h.streak++
-	switch {
-	case !h.whole:
-		h.more, h.streak = n, 0
-	case limit > 1 || h.streak >= maxSingle:
-		h.more = 2 * limit
-	}
-}
-
-// maxSingle is how many frames are read one by one before two are asked for.
-const maxSingle = 4
-
-// gather copies frames to the batch, as many as should go at once, and counts them. The
-// error is about the first of them.
+// gather hands frames to the batch, as many as can go at once. The error is about
+// the first of them.
 func (c *Conn) gather(frames [][]byte) (n int, err error) {
-	for size := 0; n < len(frames) && size < cached; size += len(frames[n-1]) {
-		f := frames[n]
-		if len(f) < MinFrameSize || len(f) > c.limit {
-			if n == 0 {
-				err = ErrFrameSize
-			}
-			break
-		}
-		if !c.wr.batch.Append(f) {
-			break
-		}
+	for n < min(len(frames), mmsg.Max) && len(frames[n]) >= MinFrameSize && len(frames[n]) <= c.limit {
 		n++
 	}
-	return n, err
+	if n == 0 {
+		return 0, ErrFrameSize
+	}
+	c.wr.batch.Borrow(frames[:n])
+	return n, nil
 }
 
 // flush sends the batch, waiting for room. What it could not send stays there;

@@ -113,6 +113,13 @@ var networks = []network{
 	}},
 }
 
+// vlan is not among them: its frames have 18 bytes and more, and may stay inside it
+// when a write fails.
+var vlan = network{"vlan", true, func(t testing.TB) (a, b *libvdeplug.Conn) {
+	vnl := "vlan://5{ptp://" + filepath.Join(rig.TempDir(t), "p") + "}"
+	return open(t, vnl), open(t, vnl)
+}}
+
 // openIsolated opens vnl in a child process and closes it at the end of the test.
 func openIsolated(t testing.TB, vnl string, i libvdeplug.Isolation) *libvdeplug.Conn {
 	t.Helper()
@@ -136,13 +143,18 @@ func greet(t testing.TB, from, to *libvdeplug.Conn) {
 	must(t, to.SetReadDeadline(time.Time{}))
 }
 
-// eachNetwork runs f on two fresh ends of each network.
+// on runs f on two fresh ends of a network.
+func (n network) on(t *testing.T, f func(t *testing.T, a, b *libvdeplug.Conn)) {
+	t.Run(n.name, func(t *testing.T) {
+		a, b := n.join(t)
+		f(t, a, b)
+	})
+}
+
+// eachNetwork runs f on each network.
 func eachNetwork(t *testing.T, f func(t *testing.T, a, b *libvdeplug.Conn)) {
 	for _, n := range networks {
-		t.Run(n.name, func(t *testing.T) {
-			a, b := n.join(t)
-			f(t, a, b)
-		})
+		n.on(t, f)
 	}
 }
 
@@ -150,10 +162,7 @@ func eachNetwork(t *testing.T, f func(t *testing.T, a, b *libvdeplug.Conn)) {
 func eachLossless(t *testing.T, f func(t *testing.T, a, b *libvdeplug.Conn)) {
 	for _, n := range networks {
 		if n.lossless {
-			t.Run(n.name, func(t *testing.T) {
-				a, b := n.join(t)
-				f(t, a, b)
-			})
+			n.on(t, f)
 		}
 	}
 }

@@ -47,9 +47,10 @@ func (c *Conn) setBuffer(h *half, fd, option, bytes int) error {
 // written or closed; the RawConn's Read and Write fail with
 // [errors.ErrUnsupported].
 //
-// A Read takes more frames out of the network than the one that it returns, and
-// these do not show in the descriptor. Use [Conn.ReadBatch] with 64 buffers or
-// more, each long enough: it leaves none.
+// Frames that were taken out of the network and not read do not show in the
+// descriptor. A Read takes only one; a ReadBatch takes no more than it returns if
+// each buffer is long enough. But cmd:// and VNLs in braces (vlan, agno) may keep
+// some: read these without polling.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	h := &c.rd
 	h.mu.Lock()

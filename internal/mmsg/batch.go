@@ -32,21 +32,26 @@ type mmsghdr struct {
 	len uint32
 }
 
-// region is what a Batch maps: all that the kernel or C sees lives outside
-// the Go heap, so nothing has to be pinned and nothing is allocated later.
+// region is what the kernel or C sees of a batch. A frame has one iovec, or a
+// second one for what its buffer has no room for (see [Batch.BorrowRoom]).
 type region struct {
 	hdrs [Max]mmsghdr
-	iovs [Max]unix.Iovec
+	iovs [Max][2]unix.Iovec
 }
 
 // A Batch holds up to [Max] frames, in order. It is made once and used again
 // and again; it must not be used by two goroutines at a time.
 type Batch struct {
 	mem   []byte
-	r     *region
-	first int // the first frame that is still held
-	end   int // one past the last one
-	room  int // how many frames a call may bring
+	own   *region // in mem, outside the Go heap, so that C may see it: nothing has to be pinned
+	lent  *region // names memory of the caller's; for the kernel only
+	r     *region // where the frames are: own or lent
+	first int     // the first frame that is still held
+	end   int     // one past the last one
+	room  int     // how many frames a call may bring
+
+	borrowed int      // how many buffers of the caller's lent names
+	caps     [Max]int // their lengths
 }
 
 // NewBatch maps the memory of a batch. [Batch.Free] gives it back.
@@ -57,19 +62,19 @@ func NewBatch() (*Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory for a batch of frames: %w", err)
 	}
-	b := &Batch{mem: mem, r: (*region)(unsafe.Pointer(&mem[0])), room: Max}
+	own := (*region)(unsafe.Pointer(&mem[0]))
 	for i := range Max {
-		b.r.iovs[i].Base = &mem[head+i*stride]
-		b.r.hdrs[i].hdr.Iov = &b.r.iovs[i]
-		b.r.hdrs[i].hdr.SetIovlen(1)
+		own.iovs[i][0].Base = &mem[head+i*stride]
+		own.hdrs[i].hdr.Iov = &own.iovs[i][0]
+		own.hdrs[i].hdr.SetIovlen(1)
 	}
-	return b, nil
+	return &Batch{mem: mem, own: own, r: own, room: Max}, nil
 }
 
 // Free unmaps the batch, which must not be used afterwards.
 func (b *Batch) Free() {
 	_ = unix.Munmap(b.mem) // cannot fail for memory that Mmap returned
-	b.mem, b.r, b.first, b.end = nil, nil, 0, 0
+	*b = Batch{}
 }
 
 // Len returns how many frames the batch holds.
@@ -78,12 +83,15 @@ func (b *Batch) Len() int { return b.end - b.first }
 // Frame returns frame i, counted from the first one still held. The slice is
 // valid until the batch is filled again.
 func (b *Batch) Frame(i int) []byte {
-	v := &b.r.iovs[b.first+i]
+	v := &b.r.iovs[b.first+i][0]
 	return unsafe.Slice(v.Base, v.Len)
 }
 
+// Size returns the length of frame i.
+func (b *Batch) Size(i int) int { return int(b.r.iovs[b.first+i][0].Len) } //nolint:unconvert // 32 bits on some machines
+
 // Clear forgets all frames.
-func (b *Batch) Clear() { b.first, b.end = 0, 0 }
+func (b *Batch) Clear() { b.first, b.end, b.r = 0, 0, b.own }
 
 // Drop forgets the first n frames.
 func (b *Batch) Drop(n int) {
@@ -109,29 +117,30 @@ func (b *Batch) Tail() []byte {
 	if b.end == Max {
 		return nil
 	}
-	return unsafe.Slice(b.r.iovs[b.end].Base, FrameCap)
+	return unsafe.Slice(b.r.iovs[b.end][0].Base, FrameCap)
 }
 
 // Extend adds the n bytes written to [Batch.Tail] as one frame.
 func (b *Batch) Extend(n int) {
-	b.r.iovs[b.end].SetLen(n)
+	b.r.iovs[b.end][0].SetLen(n)
 	b.end++
 }
 
 // Screen removes the frames shorter than minimum or longer than maximum
 // bytes, keeps the others in their order, and returns how many of either kind
-// it removed.
+// it removed. If there are any, it does what [Batch.Keep] does.
 func (b *Batch) Screen(minimum, maximum int) (runts, giants int) {
 	keep := b.first
 	for i := b.first; i < b.end; i++ {
-		switch n := int(b.r.iovs[i].Len); {
+		switch n := int(b.r.iovs[i][0].Len); {
 		case n < minimum:
 			runts++
 		case n > maximum:
 			giants++
 		default:
 			if keep != i { // the buffers change places, so none is lost
-				b.r.iovs[keep], b.r.iovs[i] = b.r.iovs[i], b.r.iovs[keep]
+				b.Keep()
+				b.r.iovs[keep][0], b.r.iovs[i][0] = b.r.iovs[i][0], b.r.iovs[keep][0]
 			}
 			keep++
 		}
@@ -143,7 +152,7 @@ func (b *Batch) Screen(minimum, maximum int) (runts, giants int) {
 }
 
 // EndsEmpty reports whether the last frame has 0 bytes.
-func (b *Batch) EndsEmpty() bool { return b.end > b.first && b.r.iovs[b.end-1].Len == 0 }
+func (b *Batch) EndsEmpty() bool { return b.end > b.first && b.r.iovs[b.end-1][0].Len == 0 }
 
 // TrimEmpty removes the frames of 0 bytes at the end.
 func (b *Batch) TrimEmpty() {
@@ -158,7 +167,7 @@ func (b *Batch) TrimEmpty() {
 // Bytes returns the sum of the lengths of the first n frames held.
 func (b *Batch) Bytes(n int) (sum uint64) {
 	for i := b.first; i < b.first+n; i++ {
-		sum += uint64(b.r.iovs[i].Len) //nolint:unconvert // 32 bits on some machines
+		sum += uint64(b.r.iovs[i][0].Len) //nolint:unconvert // 32 bits on some machines
 	}
 	return sum
 }
@@ -167,14 +176,12 @@ func (b *Batch) Bytes(n int) (sum uint64) {
 // one iovec with the frame's bytes. A C function that fills the batch instead
 // (see [Batch.Filled]) is given [Max] buffers of [FrameCap] bytes.
 func (b *Batch) Headers() (first unsafe.Pointer, n int) {
+	b.Keep()
 	return unsafe.Pointer(&b.r.hdrs[b.first]), b.Len()
 }
 
-// Limit makes the calls that fill the batch bring n frames at most, 1 to [Max],
-// from now on. Who wants only one pays for no more.
-func (b *Batch) Limit(n int) { b.room = n }
-
-// Room returns how many frames may be brought: [Max], or what Limit said.
+// Room returns how many frames a call that fills the batch may bring: [Max], or
+// what [Batch.BorrowRoom] said. Who wants only one pays for no more.
 func (b *Batch) Room() int { return b.room }
 
 // Empty prepares the batch to be filled by the kernel or by C and returns the
@@ -182,7 +189,7 @@ func (b *Batch) Room() int { return b.room }
 func (b *Batch) Empty() unsafe.Pointer {
 	b.Clear()
 	for i := range b.r.iovs[:b.room] {
-		b.r.iovs[i].SetLen(FrameCap)
+		b.r.iovs[i][0].SetLen(FrameCap)
 	}
 	return unsafe.Pointer(&b.r.hdrs[0])
 }
@@ -192,7 +199,7 @@ func (b *Batch) Empty() unsafe.Pointer {
 // kept as the length, so that [Batch.Screen] removes the frame.
 func (b *Batch) Filled(n int) {
 	for i := range n {
-		b.r.iovs[i].SetLen(int(b.r.hdrs[i].len))
+		b.r.iovs[i][0].SetLen(int(b.r.hdrs[i].len))
 	}
 	b.first, b.end = 0, n
 }

@@ -7,17 +7,23 @@ import (
 )
 
 // Recv replaces the batch's frames by those that wait on socket fd, up to
-// [Batch.Room], without blocking. errno is 0 if there is at least one, EAGAIN if there
+// [Batch.Room], without blocking. After [Batch.BorrowRoom] they are in the
+// caller's buffers. errno is 0 if there is at least one, EAGAIN if there
 // is none. At the end of a SEQPACKET stream the kernel fills the rest of the
 // batch with frames of 0 bytes. A frame longer than [FrameCap] has its true
 // length and must not be read: [Batch.Screen] removes it.
 //
 // The call cannot block, so it does without the scheduler's bookkeeping.
 func (b *Batch) Recv(fd int) unix.Errno {
-	first := b.Empty()
+	if b.borrowed > 0 {
+		b.Clear()
+		b.r = b.lent
+	} else {
+		b.Empty()
+	}
 	if b.room == 1 { // which saves the kernel a quarter of its work
-		iov := &b.r.iovs[0]
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(iov.Base)), FrameCap,
+		iov := &b.r.iovs[0][0]
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(iov.Base)), uintptr(iov.Len),
 			unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 		if errno != 0 {
 			return errno
@@ -26,7 +32,7 @@ func (b *Batch) Recv(fd int) unix.Errno {
 		b.Filled(1)
 		return 0
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(first), uintptr(b.room),
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.r.hdrs)), uintptr(b.room),
 		unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
 	if errno != 0 {
 		return errno
@@ -41,7 +47,7 @@ func (b *Batch) Recv(fd int) unix.Errno {
 // It never raises SIGPIPE.
 func (b *Batch) Send(fd int) (sent int, errno unix.Errno) {
 	for b.Len() > 0 {
-		first, n := b.Headers()
+		n := b.Len()
 		var r uintptr
 		var e unix.Errno
 		if n == 1 { // as in Recv
@@ -50,7 +56,7 @@ func (b *Batch) Send(fd int) (sent int, errno unix.Errno) {
 				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 			r = 1
 		} else {
-			r, _, e = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(first), uintptr(n),
+			r, _, e = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.r.hdrs[b.first])), uintptr(n),
 				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		}
 		if e != 0 {

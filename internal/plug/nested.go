@@ -114,7 +114,10 @@ func inode(fd int) (uint64, error) {
 func (p *nestedPlug) Recv(b *mmsg.Batch) error {
 	if p.down.Len() == 0 {
 		if err := p.inner.Recv(p.down); err != nil {
-			return err
+			p.down.Clear()
+			if given, _, _ := p.outer.Fds(); !mmsg.Readable(given) { // else it has more than b had room for
+				return err
+			}
 		}
 		p.down.Screen(p.t.minRecv, mmsg.FrameCap)
 	}

@@ -26,8 +26,8 @@ func isBareTap(fd int) bool {
 
 func (p *tapPlug) Recv(b *mmsg.Batch) error {
 	b.Clear()
-	for buf := b.Tail(); buf != nil; buf = b.Tail() {
-		n, errno := mmsg.Read(p.data, buf)
+	for b.Len() < b.Room() {
+		n, errno := mmsg.Read(p.data, b.Tail())
 		switch {
 		case errno == 0:
 			b.Extend(n)
