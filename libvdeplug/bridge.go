@@ -154,7 +154,7 @@ func claim(ctx context.Context, a, b *Conn) error {
 		a.bridged.Store(false)
 		return b.fail("bridge", ErrBridged)
 	}
-	var taken []lock
+	var taken []*lock
 	for _, c := range []*Conn{a, b} {
 		c.claimed.set(time.Unix(1, 0))
 		for _, h := range []*half{&c.rd, &c.wr} {
@@ -163,16 +163,10 @@ func claim(ctx context.Context, a, b *Conn) error {
 				_ = h.poll.File.SetReadDeadline(time.Unix(1, 0)) // wakes who waits; fails only once it is closed
 			}
 			h.mu.Unlock()
-			err := net.ErrClosed
-			select {
-			case h.turn <- struct{}{}:
+			err := c.claimTurn(ctx, h.turn)
+			if err == nil {
 				taken = append(taken, h.turn)
-				if !isClosed(c.done) {
-					continue
-				}
-			case <-c.done:
-			case <-ctx.Done():
-				err = ctx.Err()
+				continue
 			}
 			unclaim(a, b)
 			for _, l := range taken {
@@ -184,10 +178,30 @@ func claim(ctx context.Context, a, b *Conn) error {
 	return nil
 }
 
+// claimTurn waits for one of the turns.
+func (c *Conn) claimTurn(ctx context.Context, turn *lock) error {
+	if !turn.try() {
+		select {
+		case <-turn.passed:
+		case <-c.done:
+			turn.leave()
+			return net.ErrClosed
+		case <-ctx.Done():
+			turn.leave()
+			return ctx.Err()
+		}
+	}
+	if isClosed(c.done) {
+		turn.unlock()
+		return net.ErrClosed
+	}
+	return nil
+}
+
 // release gives the Conns back to everybody.
 func release(a, b *Conn) {
 	unclaim(a, b)
-	for _, l := range []lock{a.rd.turn, a.wr.turn, b.rd.turn, b.wr.turn} {
+	for _, l := range []*lock{a.rd.turn, a.wr.turn, b.rd.turn, b.wr.turn} {
 		l.unlock()
 	}
 }

@@ -38,7 +38,7 @@ type Conn struct {
 	plug   plug.Plug
 	limit  int // the longest frame to send, bytes
 	rd, wr half
-	inside lock          // held in the plug, if it cannot receive and send at a time; else nil
+	inside *lock         // held in the plug, if it cannot receive and send at a time; else nil
 	done   chan struct{} // closed by Close
 
 	bridged atomic.Bool // a Bridge has all turns, or is about to
@@ -50,7 +50,7 @@ type Conn struct {
 // half is one direction of a Conn.
 type half struct {
 	op       string // for errors
-	turn     lock   // held through a call, so that it is the only one
+	turn     *lock  // held through a call, so that it is the only one
 	deadline deadline
 	count    relay.Counters
 
@@ -219,7 +219,9 @@ func (c *Conn) shut() error {
 	}
 	finish := func() error {
 		for _, h := range []*half{&c.rd, &c.wr} {
-			h.turn <- struct{}{} // nobody is in the plug, or ever will be
+			if !h.turn.try() { // from then on nobody is in the plug, or ever will be
+				<-h.turn.passed
+			}
 			if h.batch != nil {
 				h.batch.Free()
 			}

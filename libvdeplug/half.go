@@ -30,22 +30,22 @@ func (c *Conn) begin(h *half) (err error) {
 }
 
 // acquire takes a lock, unless Close, a Bridge or the deadline of h comes first.
-func (c *Conn) acquire(h *half, l lock) error {
-	select {
-	case l <- struct{}{}:
+func (c *Conn) acquire(h *half, l *lock) (err error) {
+	if l.try() {
 		return nil
-	default:
 	}
 	select {
-	case l <- struct{}{}:
+	case <-l.passed:
 		return nil
 	case <-c.done:
-		return net.ErrClosed
+		err = net.ErrClosed
 	case <-c.claimed.passed():
-		return ErrBridged
+		err = ErrBridged
 	case <-h.deadline.passed():
-		return os.ErrDeadlineExceeded
+		err = os.ErrDeadlineExceeded
 	}
+	l.leave()
+	return err
 }
 
 // over reports why a call must not go on.

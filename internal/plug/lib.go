@@ -14,32 +14,13 @@ import (
 
 // libPlug is a plugin that is driven through vde_recv and vde_send, a batch a
 // call from Go.
-type libPlug struct {
-	plugin
-	// recvLock and sendLock are one where the plugin cannot do both at a time.
-	recvLock, sendLock *sync.Mutex
-}
+type libPlug struct{ plugin }
 
-// allSends is the sendLock of the plugins with serialSends.
+// allSends is held in vde_send of the plugins with serialSends.
 var allSends sync.Mutex
 
-func newLibPlug(p plugin) *libPlug {
-	l := &libPlug{plugin: p, recvLock: new(sync.Mutex)}
-	switch {
-	case p.t.serialSends:
-		l.sendLock = &allSends
-	case p.t.parallel:
-		l.sendLock = new(sync.Mutex)
-	default:
-		l.sendLock = l.recvLock
-	}
-	return l
-}
-
 func (p *libPlug) Recv(b *mmsg.Batch) error {
-	p.recvLock.Lock()
 	n, err := p.conn.Recv(b.Empty(), b.Room(), true)
-	p.recvLock.Unlock()
 	switch {
 	case n > 0:
 		b.Filled(n)
@@ -59,8 +40,10 @@ func (p *libPlug) Recv(b *mmsg.Batch) error {
 }
 
 func (p *libPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
-	p.sendLock.Lock()
-	defer p.sendLock.Unlock()
+	if p.t.serialSends {
+		allSends.Lock()
+		defer allSends.Unlock()
+	}
 	return sendLibrary(p.conn, b, c, &p.t, mmsg.Max, p.t.pollOut)
 }
 

@@ -183,7 +183,7 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	case t.path != throughLibrary: // not the version that the table knows
 		p.t = traits{transient: t.transient}
 	}
-	return newLibPlug(p)
+	return &libPlug{p}
 }
 
 // plugin is what all plugs that came from the library share.
