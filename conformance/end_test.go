@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"syscall"
 	"testing"
 	"time"
 
@@ -171,9 +170,7 @@ const cVdePlug = "/usr/bin/vde_plug"
 
 // kill ends a helper and its workers as kill -9 of all of them does.
 func kill(g *rig.Guest) {
-	for _, pid := range append([]int{g.Pid()}, g.Children()...) {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
-	}
+	g.KillAll()
 	g.Wait(soon)
 	g.Close()
 }

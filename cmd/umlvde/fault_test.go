@@ -69,10 +69,7 @@ func TestOpenThatIsUnderWayLeavesNothing(t *testing.T) {
 			hub := rig.TempDir(t) + "/hub"
 			stale := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + hub})
 			stale.WaitLine("link up", 5*time.Second)
-			for _, pid := range append([]int{stale.Pid()}, stale.Children()...) {
-				must(t, syscall.Kill(pid, syscall.SIGKILL))
-			}
-			rig.Eventually(t, 5*time.Second, "nobody listens", func() bool { return !rig.Listens(t, hub+"/ctl") })
+			stale.KillAll()
 			// What was killed has left its hub, so the next one takes a moment.
 			g := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + hub})
 			rig.Eventually(t, 5*time.Second, "the worker has begun", func() bool {

@@ -168,6 +168,31 @@ func Alive(pid int) bool {
 	return len(rest) > 0 && rest[0] != 'Z'
 }
 
+// Kill kills processes and waits until nothing is left of them: the last threads
+// of one keep its files after its parent has been told, or before it is.
+func Kill(t testing.TB, pids ...int) {
+	t.Helper()
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue // it has ended
+		}
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // as above
+		defer unix.Close(fd)
+		defer func() {
+			if !Poll(fd, unix.POLLIN, 10*time.Second) {
+				t.Errorf("process %d does not end", pid)
+			}
+		}()
+	}
+}
+
+// KillAll kills it and the processes that it has started.
+func (p *Proc) KillAll() {
+	p.t.Helper()
+	Kill(p.t, append([]int{p.Pid()}, p.Children()...)...)
+}
+
 // A Guest plays UML: it holds the other end of a helper's socket.
 type Guest struct {
 	*Proc // the helper
