@@ -40,7 +40,14 @@ func startBridge(t *testing.T, a, b *libvdeplug.Conn) *bridge {
 		a.Close()
 		b.Close()
 	})
-	rig.Eventually(t, soon, "the bridge runs", func() bool { return stacks("internal/relay.(*Relay).Run(") > 0 })
+	rig.Eventually(t, soon, "the bridge runs", func() bool {
+		select {
+		case err := <-br.ended:
+			t.Fatalf("it has ended: %v", err)
+		default:
+		}
+		return stacks("internal/relay.(*Relay).Run(") > 0
+	})
 	return br
 }
 

@@ -37,6 +37,7 @@ type Conn struct {
 	vnl    string
 	plug   plug.Plug
 	limit  int // the longest frame to send, bytes
+	most   int // how many frames go through the plug at a time
 	rd, wr half
 	inside *lock         // held in the plug, if it cannot receive and send at a time; else nil
 	done   chan struct{} // closed by Close
@@ -66,11 +67,16 @@ type half struct {
 
 var _ net.Conn = (*Conn)(nil)
 
+// mostThroughC is how many frames are given to C at a time, or taken: they are copied
+// there, and so many of 1514 bytes stay in the processor's first cache.
+const mostThroughC = 20
+
 func newConn(p plug.Plug, vnl string) (*Conn, error) {
 	c := &Conn{
 		vnl:   vnl,
 		plug:  p,
 		limit: p.MaxFrame(),
+		most:  mmsg.Max,
 		rd:    half{op: "read", turn: newLock(), deadline: newDeadline()},
 		wr:    half{op: "write", turn: newLock(), deadline: newDeadline()},
 		done:  make(chan struct{}),
@@ -78,6 +84,9 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 		claimed: newDeadline(),
 	}
 	c.close = sync.OnceValue(c.shut)
+	if plug.CallsC(p) {
+		c.most = mostThroughC
+	}
 	if !p.Parallel() {
 		c.inside = newLock()
 	}

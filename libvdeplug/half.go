@@ -87,7 +87,7 @@ func (c *Conn) fill(bufs [][]byte) error {
 		if err := c.enter(h); err != nil {
 			return err
 		}
-		h.batch.BorrowRoom(bufs)
+		h.batch.BorrowRoom(bufs[:min(len(bufs), c.most)])
 		err := c.plug.Recv(h.batch)
 		c.leave()
 		switch {
@@ -127,7 +127,7 @@ func (h *half) finish(why error) {
 // gather hands frames to the batch, as many as can go at once. The error is about
 // the first of them.
 func (c *Conn) gather(frames [][]byte) (n int, err error) {
-	for n < min(len(frames), mmsg.Max) && len(frames[n]) >= MinFrameSize && len(frames[n]) <= c.limit {
+	for n < min(len(frames), c.most) && len(frames[n]) >= MinFrameSize && len(frames[n]) <= c.limit {
 		n++
 	}
 	if n == 0 {
