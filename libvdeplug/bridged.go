@@ -11,5 +11,5 @@ type Bridged struct {
 type Flow struct {
 	Frames uint64 // that the other network took
 	Bytes  uint64 // their bytes
-	Drops  uint64 // frames that it refused, or can not carry, or that were in hand at the end
+	Drops  uint64 // frames that it refused, or cannot carry, or that were in hand at the end
 }

@@ -122,7 +122,7 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 //
 // A frame that is longer than its buffer, but for the first, is left for the next
 // call, with all that come after it. What is in buffers beyond the n first is
-// undefined. Nothing is allocated, except once for its Conn.
+// undefined. It does not allocate memory, except once for its Conn.
 func (c *Conn) ReadBatch(bufs [][]byte, sizes []int) (n int, err error) {
 	h := &c.rd
 	if err := c.begin(h); err != nil {

@@ -304,7 +304,8 @@ func packetSocket(name string) (int, error) {
 		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: int(ifr.Uint32())})
 	}
 	if err == nil {
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(soon.Seconds())})
+		timeout := unix.NsecToTimeval(soon.Nanoseconds())
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -49,8 +49,8 @@ func (c *Conn) setBuffer(h *half, fd, option, bytes int) error {
 //
 // Frames that were taken out of the network and not read do not show in the
 // descriptor. A Read takes only one; a ReadBatch takes no more than it returns if
-// each buffer is long enough. But cmd:// and VNLs in braces (vlan, agno) may keep
-// some: read these without polling.
+// each buffer is long enough. But cmd:// and VNLs with another in braces (vlan,
+// agno) may keep some: read these without polling.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	h := &c.rd
 	h.mu.Lock()

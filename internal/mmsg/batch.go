@@ -88,7 +88,7 @@ func (b *Batch) Frame(i int) []byte {
 }
 
 // Size returns the length of frame i.
-func (b *Batch) Size(i int) int { return int(b.r.iovs[b.first+i][0].Len) } //nolint:unconvert // 32 bits on some machines
+func (b *Batch) Size(i int) int { return int(b.r.iovs[b.first+i][0].Len) }
 
 // Clear forgets all frames.
 func (b *Batch) Clear() { b.first, b.end, b.r = 0, 0, b.own }

@@ -22,8 +22,8 @@ func (b *Batch) BorrowRoom(bufs [][]byte) {
 }
 
 func (b *Batch) borrow(bufs [][]byte, vecs int) {
-	b.Return()
 	b.Clear()
+	b.Return()
 	if b.lent == nil {
 		b.lent = new(region)
 		for i := range Max {
@@ -58,7 +58,7 @@ func (b *Batch) Keep() {
 	}
 	for i := b.first; i < b.end; i++ {
 		from, to := &b.lent.iovs[i][0], &b.own.iovs[i][0]
-		n := int(from.Len) //nolint:unconvert // 32 bits on some machines
+		n := int(from.Len)
 		copy(unsafe.Slice(to.Base, FrameCap), unsafe.Slice(from.Base, min(n, b.caps[i])))
 		to.SetLen(n)
 	}

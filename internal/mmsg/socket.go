@@ -132,7 +132,8 @@ func Disconnect(fd int) unix.Errno {
 func Poll(set []unix.PollFd, ns int64) (int, unix.Errno) {
 	var timeout *unix.Timespec
 	if ns >= 0 {
-		timeout = &unix.Timespec{Nsec: ns} // the kernel writes to it
+		t := unix.NsecToTimespec(ns)
+		timeout = &t // the kernel writes to it
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(unsafe.SliceData(set))), uintptr(len(set)),
 		uintptr(unsafe.Pointer(timeout)), 0, 0, 0)

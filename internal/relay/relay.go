@@ -384,7 +384,8 @@ func (r *Relay) sleep(set []unix.PollFd, ns int64) (err error) {
 func poll(set []unix.PollFd, ns int64) error {
 	var timeout *unix.Timespec
 	if ns >= 0 {
-		timeout = &unix.Timespec{Nsec: ns}
+		t := unix.NsecToTimespec(ns)
+		timeout = &t
 	}
 	_, err := unix.Ppoll(set, timeout, nil)
 	return err

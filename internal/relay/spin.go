@@ -84,8 +84,8 @@ func (s *spinner) displaced() bool {
 		return true
 	}
 	before := s.switches
-	s.switches = u.Nivcsw
-	return u.Nivcsw != before
+	s.switches = int64(u.Nivcsw) //nolint:unconvert // 32 bits on some machines
+	return s.switches != before
 }
 
 // found notes whether CPUs are scarce.
