@@ -76,10 +76,10 @@ func ways(near, far end) [2]*way {
 // of those under way.
 func settle(t testing.TB, ways [2]*way, within time.Duration) time.Duration {
 	t.Helper()
-	start := time.Now()
+	start, limit := time.Now(), rig.NewLimit(within)
 	for _, w := range ways {
 		for arrived := false; !arrived; {
-			if time.Since(start) > within {
+			if limit.Left() <= 0 {
 				t.Fatalf("no frame arrived within %v", within)
 			}
 			w.number++

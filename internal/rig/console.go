@@ -108,7 +108,7 @@ func StartShell(t testing.TB, before ...string) *Console {
 func (c *Console) waitLine(pattern string, within time.Duration) (between []string, match []string) {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
-	timeout := time.After(within)
+	limit := NewLimit(within)
 	from := c.seen
 	for {
 		c.mu.Lock()
@@ -128,7 +128,10 @@ func (c *Console) waitLine(pattern string, within time.Duration) (between []stri
 			if c.allSeen() {
 				c.t.Fatalf("the guest has ended, and printed no line like %q", pattern)
 			}
-		case <-timeout:
+		case <-time.After(limit.Left()):
+			if limit.Left() > 0 {
+				continue
+			}
 			c.t.Fatalf("the guest printed no line like %q within %v", pattern, within)
 		}
 	}

@@ -98,7 +98,7 @@ func (p *Proc) Lines() []string {
 func (p *Proc) WaitLine(pattern string, within time.Duration) []string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	timeout := time.After(within)
+	limit := NewLimit(within)
 	for {
 		p.mu.Lock()
 		for p.seen < len(p.lines) {
@@ -110,9 +110,7 @@ func (p *Proc) WaitLine(pattern string, within time.Duration) []string {
 		}
 		more := p.more
 		p.mu.Unlock()
-		select {
-		case <-more:
-		case <-timeout:
+		if !limit.Await(more) {
 			p.t.Fatalf("no line like %q within %v", pattern, within)
 		}
 	}
@@ -122,9 +120,7 @@ func (p *Proc) WaitLine(pattern string, within time.Duration) []string {
 // signal.
 func (p *Proc) Wait(within time.Duration) int {
 	p.t.Helper()
-	select {
-	case <-p.done:
-	case <-time.After(within):
+	if !NewLimit(within).Await(p.done) {
 		p.t.Fatalf("%s has not ended within %v", p.Cmd.Path, within)
 	}
 	return p.Cmd.ProcessState.ExitCode()
@@ -260,14 +256,14 @@ func Number(f []byte) uint32 { return binary.BigEndian.Uint32(f[14:18]) }
 // It reports false if there was none.
 func (g *Guest) Send(frame []byte, within time.Duration) bool {
 	g.t.Helper()
-	for deadline := time.Now().Add(within); ; {
+	for limit := NewLimit(within); ; {
 		err := unix.Sendto(g.Fd, frame, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 		switch {
 		case err == nil:
 			return true
 		case !errors.Is(err, unix.EAGAIN):
 			g.t.Fatalf("the guest's socket: %v", err)
-		case !Poll(g.Fd, unix.POLLOUT, time.Until(deadline)):
+		case !Poll(g.Fd, unix.POLLOUT, limit.Left()) && limit.Left() <= 0:
 			return false
 		}
 	}
@@ -299,8 +295,8 @@ func (g *Guest) Discard() {
 // returns how long that took. Frames that come back late are thrown away.
 func (g *Guest) Echo(within time.Duration) time.Duration {
 	g.t.Helper()
-	start := time.Now()
-	for number := uint32(start.UnixNano()); time.Since(start) < within; number++ {
+	start, limit := time.Now(), NewLimit(within)
+	for number := uint32(start.UnixNano()); limit.Left() > 0; number++ {
 		g.Send(Frame(60, number), within)
 		for f := g.Recv(20 * time.Millisecond); f != nil; f = g.Recv(20 * time.Millisecond) {
 			if len(f) == 60 && Number(f) == number {
@@ -328,8 +324,8 @@ func Poll(fd int, events int16, within time.Duration) bool {
 // event tells of.
 func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(within); !ok(); {
-		if time.Now().After(deadline) {
+	for limit := NewLimit(within); !ok(); {
+		if limit.Left() <= 0 {
 			t.Fatalf("not within %v: %s", within, what)
 		}
 		time.Sleep(2 * time.Millisecond) // there is no event to wait for
