@@ -80,7 +80,7 @@ func TestMachinesOfAllKindsOnOneNetwork(t *testing.T) {
 			guest := startUML(t, first, "7", "10.77.0.1", bigMTU)
 			guest.up(t)
 			if path, ok := strings.CutPrefix(first.vnl, "switch://"); ok {
-				awaitSwitch(t, path)
+				guest.awaitSwitch(t, path)
 			}
 			machines := make([]*machine, len(kinds))
 			for i, k := range kinds {

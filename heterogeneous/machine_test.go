@@ -100,7 +100,7 @@ func startBehindCable(t *testing.T, at node, ip string, mtu int) *machine {
 	dir := filepath.Join(rig.TempDir(t), "s")
 	m := startUML(t, node{at.before, "switch://" + dir}, "6.12", ip, mtu)
 	m.up(t)
-	awaitSwitch(t, dir)
+	m.awaitSwitch(t, dir)
 	cable(t, cPlug, at.before, "vde://"+dir, at.vnl)
 	return m
 }
@@ -148,12 +148,9 @@ func cable(t *testing.T, program string, before []string, a, b string) {
 }
 
 // awaitSwitch waits until a guest's helper serves the switch in dir.
-func awaitSwitch(t *testing.T, dir string) {
+func (m *machine) awaitSwitch(t *testing.T, dir string) {
 	t.Helper()
-	rig.Eventually(t, soon, "the switch is there", func() bool {
-		_, err := os.Stat(dir + "/ctl")
-		return err == nil
-	})
+	rig.Eventually(t, soon, "the switch is there", func() bool { return m.Proc.Listens(dir + "/ctl") })
 }
 
 // up gives the machine its address.

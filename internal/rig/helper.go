@@ -346,7 +346,18 @@ func StartListen(t testing.TB, args ...string) *Proc {
 // network namespace of the calling thread.
 func Listens(t testing.TB, path string) bool {
 	t.Helper()
-	table, err := os.ReadFile("/proc/thread-self/net/unix")
+	return listens(t, "thread-self", path)
+}
+
+// Listens is Listens in the network namespace of the process.
+func (p *Proc) Listens(path string) bool {
+	p.t.Helper()
+	return listens(p.t, strconv.Itoa(p.Pid()), path)
+}
+
+func listens(t testing.TB, process, path string) bool {
+	t.Helper()
+	table, err := os.ReadFile("/proc/" + process + "/net/unix")
 	if err != nil {
 		t.Fatal(err)
 	}
