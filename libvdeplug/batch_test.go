@@ -129,37 +129,41 @@ func TestShortBufferLater(t *testing.T) {
 func framesWait(t *testing.T, a, b *libvdeplug.Conn) {
 	sizes := []int{60, 61, 1000, 62, 1400, 63}
 	for i, size := range sizes {
-		send(t, a, rig.Frame(size, uint32(i)))
+		send(t, a, rig.Frame(size, uint32(i+1))) // number 0 may still come from greet
 	}
 	must(t, b.SetReadDeadline(time.Now().Add(soon)))
 	small, large := make([]byte, 100), make([]byte, 1500)
-	read := func(bufs ...[]byte) (got []string) {
+	var got []string
+	read := func(bufs ...[]byte) {
 		t.Helper()
 		lengths := make([]int, len(bufs))
-		n, err := b.ReadBatch(bufs, lengths)
+		n, err := 1, error(nil)
+		if len(bufs) == 1 {
+			lengths[0], err = b.Read(bufs[0])
+		} else {
+			n, err = b.ReadBatch(bufs, lengths)
+		}
 		must(t, err)
 		for i, buf := range bufs[:n] {
-			got = append(got, string(buf[:lengths[i]]))
+			if frame := buf[:lengths[i]]; rig.Number(frame) != 0 {
+				got = append(got, string(frame))
+			}
 		}
 		clear(small)
 		clear(large)
-		return got
 	}
-	var got []string
 	for len(got) < 2 { // not all networks have both ready at once
-		got = append(got, read(small, make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100))...)
+		read(small, make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100), make([]byte, 100))
 	}
 	for len(got) < len(sizes) {
-		got = append(got, read(large, small)...)
+		read(large, small)
 		if len(got) < len(sizes) { // one by one goes on where batches stop
-			n, err := b.Read(large)
-			must(t, err)
-			got = append(got, string(large[:n]))
+			read(large)
 		}
 	}
 	for i, size := range sizes {
-		if got[i] != string(rig.Frame(size, uint32(i))) {
-			t.Errorf("frame %d: % x", i, got[i])
+		if got[i] != string(rig.Frame(size, uint32(i+1))) {
+			t.Errorf("frame %d has %d bytes and number %d", i, len(got[i]), rig.Number([]byte(got[i])))
 		}
 	}
 	if s := b.Stats(); s.RxDrops != 0 || s.RxFrames < uint64(len(sizes)) {
