@@ -180,8 +180,12 @@ func (b *Batch) Headers() (first unsafe.Pointer, n int) {
 	return unsafe.Pointer(&b.r.hdrs[b.first]), b.Len()
 }
 
+// Limit makes the calls that fill the batch bring n frames at most, 1 to [Max], from
+// now on. Who wants only one pays for no more.
+func (b *Batch) Limit(n int) { b.room = n }
+
 // Room returns how many frames a call that fills the batch may bring: [Max], or
-// what [Batch.BorrowRoom] said. Who wants only one pays for no more.
+// what [Batch.Limit] or [Batch.BorrowRoom] said.
 func (b *Batch) Room() int { return b.room }
 
 // Empty prepares the batch to be filled by the kernel or by C and returns the

@@ -104,6 +104,7 @@ type direction struct {
 	lossy    bool        // src is read even when dst is full
 	due      bool        // there may be something to do
 	dry      bool        // src had nothing when it was last asked
+	singles  int         // how many times in a row one frame came, and no more
 	futile   int         // wake-ups of src without a frame, in a row
 	hup      bool        // the last poll found src hung up
 	count    *Counters
@@ -243,6 +244,7 @@ func (d *direction) step() (more bool, recv, send error) {
 		}
 		d.count.Dropped(Full, left) // in favour of newer ones
 	}
+	d.expect()
 	if err := d.src.Recv(d.batch); err != nil {
 		d.batch.Clear()
 		if err == unix.EAGAIN { //nolint:errorlint // the Port contract: bare
@@ -253,6 +255,9 @@ func (d *direction) step() (more bool, recv, send error) {
 	}
 	d.futile = 0
 	came := d.batch.Len()
+	if d.singles++; came > 1 {
+		d.singles = 0
+	}
 	d.count.In.Add(uint64(came))
 	runts, giants := d.batch.Screen(MinFrame, d.limit)
 	d.count.Dropped(Runt, runts)
@@ -262,6 +267,24 @@ func (d *direction) step() (more bool, recv, send error) {
 	}
 	return came == mmsg.Max && d.batch.Len() == 0, nil, send
 }
+
+// expect says how many frames to ask src for. To ask for more than there are is a
+// call in vain, which is felt where frames come one by one, each after the answer
+// to the last one.
+func (d *direction) expect() {
+	if d.singles >= maxSingles && d.singles%doubt != 0 {
+		d.batch.Limit(1)
+		return
+	}
+	d.batch.Limit(mmsg.Max)
+}
+
+const (
+	// maxSingles is after how many single frames in a row only one is asked for.
+	maxSingles = 4
+	// doubt is how often more are asked for all the same: each so many times.
+	doubt = 16
+)
 
 // flush sends what the batch holds as far as dst takes it.
 func (d *direction) flush() error {

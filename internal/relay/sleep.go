@@ -52,14 +52,23 @@ func (l *loner) close() {
 // back the turn, and to get it again, costs more than many a frame.
 func (l *loner) sleep(set []unix.PollFd, ns int64) error {
 	l.clock.run()
-	l.slept = time.Now()
+	timed := l.scarce == 0
+	if timed {
+		l.slept = time.Now()
+	}
 	all := append(set, pollFd(l.clock.fd, unix.POLLIN))
 	n, errno := mmsg.Poll(all, ns)
-	l.brief = time.Since(l.slept) < worthwhile
+	if timed {
+		l.brief = time.Since(l.slept) < worthwhile
+	}
 	switch {
 	case errno != 0:
 		return errno
-	case all[len(set)].Revents == 0 || !l.clock.tick() || n > 1:
+	case all[len(set)].Revents == 0:
+		return nil
+	}
+	l.scarce = max(0, l.scarce-1)
+	if !l.clock.tick() || n > 1 {
 		return nil
 	}
 	l.clock.stop()

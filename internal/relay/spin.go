@@ -23,9 +23,10 @@ const (
 	// an interrupt comes.
 	others = 5 * time.Microsecond
 
-	// scarceFor is how long no try is made after CPUs were found to be scarce, and
-	// plentyFor how long that is not looked up after they were not.
-	scarceFor, plentyFor = 10 * time.Millisecond, time.Millisecond
+	// scarceFor is for how many quietTicks no try is made, and no time taken, after
+	// CPUs were found to be scarce; plentyFor is how long that is not looked up after
+	// they were not.
+	scarceFor, plentyFor = 2, time.Millisecond
 )
 
 // A spinner decides whether it is worthwhile to look for frames for a moment
@@ -37,7 +38,7 @@ type spinner struct {
 	vain   int       // what skips becomes after the next try in vain
 	slept  time.Time // when the last sleep began
 	brief  bool      // it was short
-	scarce bool      // there are too few CPUs
+	scarce int       // there are too few CPUs: for so many ticks
 	lookUp time.Time // when to find that out again
 
 	switches int64 // ru_nivcsw, of getrusage(2), when it was last looked at
@@ -45,7 +46,7 @@ type spinner struct {
 
 // spin polls set until it has events, which it reports, or a sleep is better.
 func (s *spinner) spin(set []unix.PollFd) bool {
-	if !s.brief {
+	if !s.brief || s.scarce > 0 {
 		return false
 	}
 	if s.skips > 0 {
@@ -54,10 +55,11 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 	}
 	begin := time.Now()
 	if begin.After(s.lookUp) {
-		s.found(s.load.scarce(), begin)
-	}
-	if s.scarce {
-		return false
+		if s.load.scarce() {
+			s.scarce = scarceFor
+			return false
+		}
+		s.lookUp = begin.Add(plentyFor)
 	}
 	s.displaced()
 	for now := begin; now.Sub(begin) < spinFor; {
@@ -68,7 +70,7 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		then := now
 		if now = time.Now(); now.Sub(then) >= others && s.displaced() {
-			s.found(true, now)
+			s.scarce = scarceFor
 			return false
 		}
 	}
@@ -86,12 +88,4 @@ func (s *spinner) displaced() bool {
 	before := s.switches
 	s.switches = int64(u.Nivcsw) //nolint:unconvert // 32 bits on some machines
 	return s.switches != before
-}
-
-// found notes whether CPUs are scarce.
-func (s *spinner) found(scarce bool, now time.Time) {
-	s.scarce, s.lookUp = scarce, now.Add(plentyFor)
-	if scarce {
-		s.lookUp = now.Add(scarceFor)
-	}
 }
