@@ -115,7 +115,7 @@ func (p *nestedPlug) Recv(b *mmsg.Batch) error {
 	if p.down.Len() == 0 {
 		if err := p.inner.Recv(p.down); err != nil {
 			p.down.Clear()
-			if given, _, _ := p.outer.Fds(); !mmsg.Readable(given) { // else it has more than b had room for
+			if given, _, _ := p.outer.Fds(); !mmsg.Readable(given) { // else it has more than b could hold
 				return err
 			}
 		}
@@ -125,6 +125,7 @@ func (p *nestedPlug) Recv(b *mmsg.Batch) error {
 	if err := p.sock.Send(p.down, &p.count); err != nil && err != unix.EAGAIN { //nolint:errorlint // the Port contract: bare
 		return err
 	}
+	b.Return() // room for all of them: the inner network's descriptor does not show the others
 	return p.outer.Recv(b)
 }
 

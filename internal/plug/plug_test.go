@@ -201,16 +201,28 @@ func TestCarry(t *testing.T) {
 			}
 			carry(t, a, b, 1)
 			carry(t, b, a, 2)
-			for range 3 {
+			batch := newBatch(t)
+			for _, room := range []int{mmsg.Max, 1, 7} {
 				var frames [][]byte
 				for i := range uint32(50) {
 					frames = append(frames, rig.Frame(100, i))
 				}
 				send(t, a, frames...)
 				for next := uint32(0); next < 50; {
-					for _, f := range receive(t, b) {
-						if rig.Number(f) != next {
-							t.Fatalf("frame %d came as number %d", rig.Number(f), next)
+					r, _, _ := b.Fds()
+					if !rig.Poll(r, unix.POLLIN, soon) {
+						t.Fatalf("room for %d: nothing shows that there are more than %d frames", room, next)
+					}
+					batch.Limit(room)
+					if err := b.Recv(batch); err != nil {
+						if !errors.Is(err, unix.EAGAIN) {
+							t.Fatal(err)
+						}
+						batch.Clear()
+					}
+					for i := range batch.Len() {
+						if n := rig.Number(batch.Frame(i)); n != next {
+							t.Fatalf("frame %d came as number %d", n, next)
 						}
 						next++
 					}

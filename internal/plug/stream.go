@@ -72,7 +72,7 @@ func (s *Stream) Recv(b *mmsg.Batch) error {
 // cut moves whole frames from the buffer to b, and a rest to the front of the
 // buffer.
 func (s *Stream) cut(b *mmsg.Batch) error {
-	for s.to-s.from >= 2 && b.Len() < b.Room() {
+	for s.to-s.from >= 2 && b.Len() < mmsg.Max {
 		n := int(binary.BigEndian.Uint16(s.in[s.from:]))
 		if n > maxStreamFrame {
 			return fmt.Errorf("there is something else than frames in the stream (a greeting of a login shell?): a length of %d bytes", n)
@@ -83,7 +83,7 @@ func (s *Stream) cut(b *mmsg.Batch) error {
 		b.Append(s.in[s.from+2 : s.from+2+n])
 		s.from += 2 + n
 	}
-	if b.Len() < b.Room() {
+	if b.Len() < mmsg.Max {
 		s.to = copy(s.in, s.in[s.from:s.to])
 		s.from = 0
 	}

@@ -26,8 +26,9 @@ const MinFrame = 14
 // A Port is one end of a cable. Its methods are called from one thread, except
 // where an implementation promises more, and keep no memory of a batch.
 type Port interface {
-	// Recv replaces the frames of b by those that are ready, at least one. If
-	// it does not fill b and there are more, r of Fds is readable. It does not
+	// Recv replaces the frames of b by those that are ready, at least one, up to
+	// b's Room. If there are more and it brings less than mmsg.Max, r of Fds is
+	// readable: a port that keeps frames inside minds no Room. It does not
 	// wait: unix.EAGAIN says that there is none. io.EOF says that the other
 	// side is gone for good; any other error ends the port. Lengths are not
 	// checked: that is the relay's work.
