@@ -84,7 +84,7 @@ func TestAlone(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"both ways": TestBothWays, "sizes": TestSizes, "full network": TestFullNetwork, "full guest": TestFullGuest,
 		"ends": TestEnds, "refused": TestRefused, "errors": TestErrors, "pump": TestPump, "futile": TestFutile,
-		"unsent": TestUnsent, "idle": TestIdle, "allocations": TestAllocations,
+		"unsent": TestUnsent, "singles": TestSingles, "idle": TestIdle, "allocations": TestAllocations,
 	} {
 		t.Run(name, test)
 	}
