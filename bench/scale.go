@@ -235,57 +235,51 @@ func (g *group) total() (n uint64) {
 	return n
 }
 
-// send gives each guest's socket as much as it takes, up to a batch.
+// send gives each guest's socket that has room a batch.
 func (g *group) send(b *mmsg.Batch, stop *atomic.Bool) error {
-	if err := lockTo(-1); err != nil {
+	return visit(g.guests, unix.EPOLLOUT, stop, func(s *socketPort) error {
+		b.Clear()
+		for b.Append(plainFrame[:]) {
+		}
+		err := s.send(b)
+		s.passed.Add(uint64(mmsg.Max - b.Len()))
 		return err
-	}
-	set := make([]unix.PollFd, len(g.guests))
-	for !stop.Load() {
-		moved := false
-		for i, s := range g.guests {
-			b.Clear()
-			for b.Append(plainFrame[:]) {
-			}
-			err := s.send(b)
-			if err != nil && err != unix.EAGAIN { //nolint:errorlint // the port contract: bare
-				return fmt.Errorf("guest %d: %w", i, err)
-			}
-			n := mmsg.Max - b.Len()
-			moved = moved || n > 0
-			s.passed.Add(uint64(n))
-			set[i] = unix.PollFd{Fd: int32(s.sock), Events: unix.POLLOUT}
-		}
-		if !moved {
-			timeout := unix.NsecToTimespec(int64(giveUp))
-			_, _ = unix.Ppoll(set, &timeout, nil) // in vain is no harm
-		}
-	}
-	return nil
+	})
 }
 
 // receive takes what comes out of the far ends.
 func (g *group) receive(b *mmsg.Batch, stop *atomic.Bool) error {
+	return visit(g.fars, unix.EPOLLIN, stop, func(s *socketPort) error {
+		err := s.recv(b)
+		if err == nil {
+			s.passed.Add(uint64(b.Len()))
+		}
+		return err
+	})
+}
+
+// visit calls do for each port that is ready, until stop is set. What it costs does
+// not grow with the ports that are not: a guest knows nothing of other guests.
+func visit(ports []*socketPort, events uint32, stop *atomic.Bool, do func(*socketPort) error) error {
 	if err := lockTo(-1); err != nil {
 		return err
 	}
-	set := make([]unix.PollFd, len(g.fars))
-	for i, s := range g.fars {
-		set[i] = unix.PollFd{Fd: int32(s.sock), Events: unix.POLLIN}
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("epoll: %w", err)
 	}
+	defer unix.Close(epfd)
+	for i, s := range ports {
+		if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, s.sock, &unix.EpollEvent{Events: events, Fd: int32(i)}); err != nil {
+			return fmt.Errorf("epoll: %w", err)
+		}
+	}
+	ready := make([]unix.EpollEvent, len(ports))
 	for !stop.Load() {
-		timeout := unix.NsecToTimespec(int64(giveUp))
-		_, _ = unix.Ppoll(set, &timeout, nil) // as above
-		for i, s := range g.fars {
-			if set[i].Revents == 0 {
-				continue
-			}
-			err := s.recv(b)
-			switch {
-			case err == nil:
-				s.passed.Add(uint64(b.Len()))
-			case !errors.Is(err, unix.EAGAIN):
-				return fmt.Errorf("link %d: %w", i, err)
+		n, _ := unix.EpollWait(epfd, ready, int(giveUp.Milliseconds())) // in vain is no harm
+		for i := range max(n, 0) {
+			if err := do(ports[ready[i].Fd]); err != nil && !errors.Is(err, unix.EAGAIN) {
+				return fmt.Errorf("link %d: %w", ready[i].Fd, err)
 			}
 		}
 	}
