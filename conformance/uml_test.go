@@ -130,7 +130,12 @@ func tcp(t *testing.T, u *rig.UML, n *rig.Namespace, address string) float64 {
 		cmd.Stdout = out
 		server = rig.Start(t, cmd)
 	})
-	u.Must(bootTime, fmt.Sprintf("for i in 1 2 3 4 5; do iperf3 -c %s -t 1 && break; sleep 0.1; done", address))
+	rig.Eventually(t, soon, "iperf3 listens", func() bool {
+		text, err := os.ReadFile(out.Name())
+		must(t, err)
+		return strings.Contains(string(text), "listening")
+	})
+	u.Must(bootTime, fmt.Sprintf("iperf3 -c %s -t 1", address))
 	server.Wait(bootTime)
 	text, err := os.ReadFile(out.Name())
 	must(t, err)
