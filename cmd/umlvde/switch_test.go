@@ -128,3 +128,16 @@ func TestCommandThatNeverReadsDoesNotStopTheGuest(t *testing.T) {
 	}
 	t.Logf("the guest waited %v at most", slowest)
 }
+
+// A user whose other programs have used up the inotify instances (128 by default)
+// has a helper all the same; it finds the switch a little later.
+func TestLinkComesWithoutInotify(t *testing.T) {
+	sw := rig.TempDir(t) + "/s"
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: "vde://" + sw, Program: "unshare", Args: []string{
+		"--map-root-user", "sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "` + rig.VdePlug() + `" -v "$0" "$1"`,
+	}})
+	g.WaitLine("link down: no switch there", 5*time.Second)
+	rig.Switch(t, sw)
+	g.WaitLine("link up again", recovery)
+	end(t, g)
+}

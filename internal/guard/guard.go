@@ -41,11 +41,7 @@ func New(log *Log) (*Guardian, error) {
 	if err != nil {
 		return nil, err
 	}
-	ino, err := newWatcher(l)
-	if err != nil {
-		return nil, err
-	}
-	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: ino}, nil
+	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: newWatcher(l)}, nil
 }
 
 // Watch calls f in Run whenever fd is readable or has hung up, until Unwatch.

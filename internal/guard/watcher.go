@@ -2,7 +2,6 @@ package guard
 
 import (
 	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,27 +10,52 @@ import (
 )
 
 // watcher tells links when a path that they wait for may have appeared: with
-// inotify, on the deepest directory of the path that exists.
+// inotify, on the deepest directory of the path that exists. A user has only so
+// many inotify instances, 128 by default, so it keeps one only while somebody
+// waits; without one, the retries of the links go on.
 type watcher struct {
-	fd      int
+	loop    *loop
+	fd      int                      // -1 while nobody waits
 	waiting map[int]map[*Link]string // by watch: who waits, for which name in the directory
 }
 
-func newWatcher(l *loop) (*watcher, error) {
+func newWatcher(l *loop) *watcher {
+	return &watcher{loop: l, fd: -1, waiting: make(map[int]map[*Link]string)}
+}
+
+// open gets an inotify instance, if there is none yet.
+func (w *watcher) open() bool {
+	if w.fd >= 0 {
+		return true
+	}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("inotify: %w", err)
+		return false
 	}
-	w := &watcher{fd: fd, waiting: make(map[int]map[*Link]string)}
-	return w, l.add(fd, unix.EPOLLIN, func(uint32) { w.read() })
+	if err := w.loop.add(fd, unix.EPOLLIN, func(uint32) { w.read() }); err != nil {
+		_ = unix.Close(fd)
+		return false
+	}
+	w.fd = fd
+	return true
+}
+
+// close gives it back, if nobody waits.
+func (w *watcher) close() {
+	if w.fd >= 0 && len(w.waiting) == 0 {
+		w.loop.del(w.fd)
+		_ = unix.Close(w.fd)
+		w.fd = -1
+	}
 }
 
 // await makes l.appeared be called when path may have appeared; "" waits for
 // nothing. It replaces what l waited for before. A path that appears before
 // the watch is set is found by the next retry.
 func (w *watcher) await(l *Link, path string) {
-	w.forget(l)
-	if path == "" {
+	w.leave(l)
+	defer w.close()
+	if path == "" || !w.open() {
 		return
 	}
 	if abs, err := filepath.Abs(path); err == nil {
@@ -56,6 +80,11 @@ func (w *watcher) await(l *Link, path string) {
 
 // forget ends what await began.
 func (w *watcher) forget(l *Link) {
+	w.leave(l)
+	w.close()
+}
+
+func (w *watcher) leave(l *Link) {
 	for wd, links := range w.waiting {
 		if delete(links, l); len(links) == 0 {
 			delete(w.waiting, wd)
