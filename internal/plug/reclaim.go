@@ -25,7 +25,7 @@ func reclaimHub(dir string) {
 	if err != nil {
 		return
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read
 	ctl := filepath.Join(dir, "ctl")
 	dead := func() bool { return abandoned(ctl, unix.SOCK_STREAM) || emptied(root) }
 	if !dead() {
