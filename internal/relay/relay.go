@@ -328,10 +328,12 @@ func (r *Relay) wait() error {
 		pollFd(r.stop, unix.POLLIN),
 	}
 	polled := set[:3] // the fewer they are, the shorter it takes
-	add := func(fd int, events int16) {
-		if fd >= 0 {
-			polled = append(polled, pollFd(fd, events))
+	add := func(fd int, events int16) (at int) {
+		if fd < 0 {
+			return -1
 		}
+		polled = append(polled, pollFd(fd, events))
+		return len(polled) - 1
 	}
 	sleep := int64(-1)
 	for i, d := range []*direction{&r.up, &r.down} {
@@ -342,11 +344,12 @@ func (r *Relay) wait() error {
 			set[i].Fd, sleep = -1, futilePause
 		}
 	}
+	outlet := [2]int{-1, -1} // where polled tells that a full destination has room
 	if r.up.waiting() {
-		add(nw, unix.POLLOUT)
+		outlet[0] = add(nw, unix.POLLOUT)
 	}
 	if r.down.waiting() {
-		add(gw, unix.POLLOUT)
+		outlet[1] = add(gw, unix.POLLOUT)
 	}
 	ctls := len(polled)
 	add(gctl, unix.POLLIN)
@@ -375,7 +378,8 @@ func (r *Relay) wait() error {
 	}
 	for i, d := range []*direction{&r.up, &r.down} {
 		d.hup = set[i].Revents&unix.POLLHUP != 0
-		d.due = set[i].Revents != 0 || d.waiting() || d.futile >= maxFutile
+		room := outlet[i] >= 0 && polled[outlet[i]].Revents != 0
+		d.due = set[i].Revents != 0 || room || d.futile >= maxFutile
 		switch {
 		case set[i].Revents != 0:
 			d.futile++

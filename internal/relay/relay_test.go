@@ -242,29 +242,29 @@ func TestFullNetwork(t *testing.T) {
 	balanced(t, "up", &r.up)
 }
 
+// fillDown sends numbered frames until the relay takes no more, and returns how many.
+func (r *running) fillDown(t testing.TB, net far) (sent uint32) {
+	t.Helper()
+	for {
+		err := unix.Sendto(net.fd, rig.Frame(1514, sent), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil)
+		switch {
+		case err == nil:
+			sent++
+		case !errors.Is(err, unix.EAGAIN):
+			t.Fatal(err)
+		case r.busy.Load() == 0:
+			return sent
+		}
+	}
+}
+
 // TestFullGuest has a guest that does not read: the network is held back, and
 // nothing is lost.
 func TestFullGuest(t *testing.T) {
 	guest, uml := port(t)
 	network, net := port(t)
 	r := start(t, guest, network)
-	if err := unix.SetNonblock(net.fd, true); err != nil {
-		t.Fatal(err)
-	}
-	sent := uint32(0)
-	for {
-		err := unix.Sendto(net.fd, rig.Frame(1514, sent), unix.MSG_NOSIGNAL, nil)
-		if errors.Is(err, unix.EAGAIN) {
-			if r.busy.Load() == 0 {
-				break
-			}
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		sent++
-	}
+	sent := r.fillDown(t, net)
 	uml.send(rig.Frame(60, 7)) // the other way is open
 	if rig.Number(net.recv()) != 7 {
 		t.Error("not the frame that was sent")

@@ -37,6 +37,12 @@ func TestIdle(t *testing.T) {
 	r := start(t, guest, network)
 	uml.send(rig.Frame(60, 1))
 	net.recv()
+	r.idle(t)
+}
+
+// idle sees that the relay does not wake up.
+func (r *running) idle(t testing.TB) {
+	t.Helper()
 	r.asleep(t)
 	n := uint64(1)
 	for try := 0; n != 0 && try < 5; try++ { // if it is alone, it looks twice before it parks
@@ -47,6 +53,25 @@ func TestIdle(t *testing.T) {
 	if n != 0 {
 		t.Errorf("%d rounds while there was nothing to do", n)
 	}
+}
+
+// TestIdleFull sees that a relay does not wake up while it waits for room, either,
+// in both directions.
+func TestIdleFull(t *testing.T) {
+	guest, uml := port(t)
+	network, net := port(t)
+	r := start(t, guest, network)
+	for r.up.Drops[relay.Full].Load() == 0 {
+		uml.send(rig.Frame(1514, 1))
+	}
+	r.fillDown(t, net)
+	r.idle(t)
+	frames := r.up.In.Load() - r.up.Drops[relay.Full].Load()
+	for range frames {
+		net.recv()
+	}
+	uml.recv()
+	rig.Eventually(t, soon, "what waited has left", func() bool { return r.up.Out.Load() == frames })
 }
 
 // TestParked sees that a relay that is alone, and has parked, comes back for
@@ -84,7 +109,7 @@ func TestAlone(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"both ways": TestBothWays, "sizes": TestSizes, "full network": TestFullNetwork, "full guest": TestFullGuest,
 		"ends": TestEnds, "refused": TestRefused, "errors": TestErrors, "pump": TestPump, "futile": TestFutile,
-		"unsent": TestUnsent, "singles": TestSingles, "idle": TestIdle, "allocations": TestAllocations,
+		"unsent": TestUnsent, "singles": TestSingles, "idle": TestIdle, "idle, full": TestIdleFull, "allocations": TestAllocations,
 	} {
 		t.Run(name, test)
 	}
