@@ -336,20 +336,18 @@ func (r *Relay) wait() error {
 		return len(polled) - 1
 	}
 	sleep := int64(-1)
+	outlet := [2]int{-1, -1} // where polled tells that a full destination has room
 	for i, d := range []*direction{&r.up, &r.down} {
+		waiting := d.waiting()
+		if waiting {
+			outlet[i] = add([2]int{nw, gw}[i], unix.POLLOUT)
+		}
 		switch {
-		case d.waiting() && !d.lossy:
+		case waiting && !d.lossy:
 			set[i].Fd = -1
 		case d.futile >= maxFutile:
 			set[i].Fd, sleep = -1, futilePause
 		}
-	}
-	outlet := [2]int{-1, -1} // where polled tells that a full destination has room
-	if r.up.waiting() {
-		outlet[0] = add(nw, unix.POLLOUT)
-	}
-	if r.down.waiting() {
-		outlet[1] = add(gw, unix.POLLOUT)
 	}
 	ctls := len(polled)
 	add(gctl, unix.POLLIN)
