@@ -488,6 +488,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte("short"), 100)
 	f.Add(make([]byte, 9235), 9235)
 	f.Add(rig.Frame(64, 1), 63)
+	f.Add(make([]byte, 14), 14)
 	f.Fuzz(func(t *testing.T, frame []byte, room int) {
 		var s vdetest.Switch
 		a, b := s.Plug(), s.Plug()
@@ -497,6 +498,13 @@ func FuzzFrames(f *testing.F) {
 		}
 		if !ok || room <= 0 {
 			return
+		}
+		if unicast := frame[0]&1 == 0; unicast && bytes.Equal(frame[:6], frame[6:12]) {
+			// To who sent it, so it stays on its side of the switch, and the next is what comes.
+			frame = append([]byte{0xff}, frame[1:]...)
+			if _, err := a.Write(frame); err != nil {
+				t.Fatal(err)
+			}
 		}
 		buf := make([]byte, min(room, 1<<16))
 		n, err := b.Read(buf)
