@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -22,115 +18,6 @@ import (
 	"github.com/umlvde/umlvde/internal/rig"
 	"golang.org/x/sys/unix"
 )
-
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
-
-const soon = 10 * time.Second
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func newBatch(t testing.TB) *mmsg.Batch {
-	t.Helper()
-	b, err := mmsg.NewBatch()
-	must(t, err)
-	t.Cleanup(b.Free)
-	return b
-}
-
-// open opens a plug and closes it at the end of the test.
-func open(t testing.TB, vnl string) Plug {
-	t.Helper()
-	p, err := Open(ParseVNL(vnl), Options{Descr: "test"})
-	must(t, err)
-	t.Cleanup(func() { must(t, p.Close()) })
-	return p
-}
-
-// send hands frames to a plug, as long as that takes, and returns the counts.
-func send(t testing.TB, p Plug, frames ...[]byte) relay.Totals {
-	t.Helper()
-	b, c := newBatch(t), relay.Counters{}
-	for _, f := range frames {
-		if !b.Append(f) {
-			t.Fatal("too many frames for a batch")
-		}
-	}
-	c.In.Add(uint64(b.Len()))
-	for {
-		err := p.Send(b, &c)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EAGAIN) {
-			t.Fatal(err)
-		}
-		_, w, _ := p.Fds()
-		poll(t, w, unix.POLLOUT)
-	}
-	total := c.Totals()
-	if b.Len() != 0 || p.Unsent() || total.In != total.Out+total.Dropped() {
-		t.Errorf("sent %v, and %d frames are left", total.String(), b.Len())
-	}
-	return total
-}
-
-// receive returns the frames that a plug has next, at least one.
-func receive(t testing.TB, p Plug) (frames [][]byte) {
-	t.Helper()
-	frames, err := tryReceive(t, p)
-	must(t, err)
-	return frames
-}
-
-func tryReceive(t testing.TB, p Plug) (frames [][]byte, err error) {
-	t.Helper()
-	b := newBatch(t)
-	r, _, _ := p.Fds()
-	for deadline := time.Now().Add(soon); time.Now().Before(deadline); {
-		err := p.Recv(b)
-		if errors.Is(err, unix.EAGAIN) {
-			poll(t, r, unix.POLLIN)
-			continue
-		}
-		for i := range b.Len() {
-			frames = append(frames, append([]byte(nil), b.Frame(i)...))
-		}
-		return frames, err
-	}
-	t.Fatal("nothing came")
-	return nil, nil
-}
-
-func poll(t testing.TB, fd int, events int16) {
-	t.Helper()
-	if !rig.Poll(fd, events, soon) {
-		t.Fatal("nothing happens")
-	}
-}
-
-// carry sends a frame from a to b.
-func carry(t *testing.T, a, b Plug, number uint32) {
-	t.Helper()
-	for _, size := range []int{60, 1514} {
-		if n := send(t, a, rig.Frame(size, number)); n.Out != 1 {
-			t.Fatalf("sent %v", n.String())
-		}
-		for {
-			frames := receive(t, b)
-			if f := frames[len(frames)-1]; len(f) >= 18 && f[12] == 0x88 && f[13] == 0xb5 {
-				if len(f) != size || rig.Number(f) != number {
-					t.Fatalf("frame %d of %d bytes came as %d of %d", number, size, rig.Number(f), len(f))
-				}
-				break
-			}
-		}
-	}
-}
 
 // TestEveryPlugin sees that each plugin on this machine is one that the table
 // knows, or that this package serves itself.
@@ -232,35 +119,6 @@ func TestCarry(t *testing.T) {
 	}
 }
 
-// ready sends frames both ways until one has come each way: a command opens its
-// plug when it likes. Those under way are thrown away.
-func ready(t *testing.T, a, b Plug) {
-	t.Helper()
-	batch := newBatch(t)
-	for _, way := range [][2]Plug{{a, b}, {b, a}} {
-		rig.Eventually(t, soon, "a frame goes through", func() bool {
-			send(t, way[0], rig.Frame(60, 0))
-			return way[1].Recv(batch) == nil
-		})
-	}
-	for _, way := range [][2]Plug{{a, b}, {b, a}} { // the last of them, by its number
-		send(t, way[0], rig.Frame(60, 99))
-		for done := false; !done; {
-			for _, f := range receive(t, way[1]) {
-				done = done || rig.Number(f) == 99
-			}
-		}
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	must(t, err)
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port
-}
-
 // TestVlanTags sends tagged frames through a trunk: vlan's vde_recv returns the
 // length of the buffer for theirs, and what was there before behind them.
 func TestVlanTags(t *testing.T) {
@@ -317,108 +175,6 @@ func TestPtpReturns(t *testing.T) {
 		if n := send(t, a, rig.Frame(60, 0), rig.Frame(60, 0)); n.Drops[relay.Refused] != 2 {
 			t.Errorf("alone again: %v", n.String())
 		}
-	}
-}
-
-func TestHubAndClients(t *testing.T) {
-	dir := filepath.Join(rig.TempDir(t), "h")
-	host := open(t, "hub://"+dir)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	got := make(chan uint32, 1000)
-	go func() { // it lets clients in, and passes their frames on, while it receives
-		defer close(stopped)
-		b, err := mmsg.NewBatch()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer b.Free()
-		r, _, _ := host.Fds()
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}}, 10)
-			if host.Recv(b) == nil {
-				for i := range b.Len() {
-					got <- rig.Number(b.Frame(i))
-				}
-			}
-		}
-	}()
-	a, b := open(t, "vde://"+dir), open(t, "vde://"+dir)
-	carry(t, a, b, 1)
-	if n := <-got; n != 1 {
-		t.Errorf("the host got frame %d", n)
-	}
-	close(stop)
-	<-stopped
-	send(t, host, rig.Frame(60, 2))
-	if rig.Number(receive(t, a)[0]) != 2 || rig.Number(receive(t, b)[0]) != 2 {
-		t.Error("the host's frame did not reach its clients")
-	}
-}
-
-// TestReclaimHub opens a hub whose last host was killed, and one whose host is
-// alive.
-func TestReclaimHub(t *testing.T) {
-	dir := filepath.Join(rig.TempDir(t), "h")
-	must(t, os.Mkdir(dir, 0o700))
-	for _, name := range []string{"ctl", ".12345-0"} {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		must(t, err)
-		must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, name)}))
-		must(t, unix.Close(fd))
-	}
-	first, err := Open(ParseVNL("hub://"+dir), Options{})
-	must(t, err)
-	if _, err := Open(ParseVNL("hub://"+dir+"[mode=700]"), Options{}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("with a host that is alive: %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "ctl")); err != nil {
-		t.Errorf("the second host broke the first: %v", err)
-	}
-	must(t, first.Close())
-
-	// A host that was killed while it removed its directory has left it empty.
-	must(t, os.Mkdir(dir, 0o700))
-	if _, err := Open(ParseVNL("hub://"+dir), Options{}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("in an empty directory of the user's: %v", err)
-	}
-	must(t, os.Chmod(dir, fs.ModeSetgid|0o700))
-	second, err := Open(ParseVNL("hub://"+dir), Options{})
-	must(t, err)
-	must(t, second.Close())
-
-	// What is not a hub's stays.
-	must(t, os.Mkdir(dir, 0o700))
-	file := filepath.Join(dir, "file")
-	must(t, os.WriteFile(file, nil, 0o600))
-	if _, err := Open(ParseVNL("hub://"+dir), Options{}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("in a directory of something else: %v", err)
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestSwitchEnds(t *testing.T) {
-	dir := filepath.Join(rig.TempDir(t), "s")
-	sw := rig.Switch(t, dir)
-	p := open(t, "vde://"+dir)
-	sw.Signal(os.Kill)
-	_, _, ctl := p.Fds()
-	poll(t, ctl, unix.POLLIN)
-	if err := p.Check(); !errors.Is(err, io.EOF) {
-		t.Errorf("Check: %v", err)
-	}
-	sw.Wait(soon)
-	b, c := newBatch(t), relay.Counters{}
-	b.Append(rig.Frame(60, 1))
-	if err := p.Send(b, &c); !errors.Is(err, io.EOF) {
-		t.Errorf("Send: %v", err)
 	}
 }
 
@@ -480,29 +236,6 @@ func TestSeqpacket(t *testing.T) {
 			t.Errorf("seqpacket://%s: %v, want %v", arg, err, want)
 		}
 	}
-}
-
-func pipeFd(t *testing.T, f *os.File) (fd uintptr) {
-	t.Helper()
-	c, err := f.SyscallConn()
-	must(t, err)
-	must(t, c.Control(func(n uintptr) { fd = n }))
-	return fd
-}
-
-// inNetns runs f on a thread in a network namespace of its own.
-func inNetns(t *testing.T, f func() error) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good, so the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare (this test must run as root): %w", err)
-			return
-		}
-		done <- f()
-	}()
-	must(t, <-done)
 }
 
 // TestTap writes to a tap that is down, and then up.
@@ -597,19 +330,4 @@ func TestMulticast(t *testing.T) {
 			t.Errorf("%s: %d descriptors before, %d after", vnl, before, after)
 		}
 	}
-}
-
-// loopback brings lo up, for multicast too, in the thread's network namespace.
-func loopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_MULTICAST)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }

@@ -115,15 +115,19 @@ type direction struct {
 // that the network and the guest can take; up and down count the frames of
 // either direction. Close releases what it holds; the ports stay the caller's.
 func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Monitor) (*Relay, error) {
-	var ub, db *mmsg.Batch
 	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err == nil {
-		ub, err = mmsg.NewBatch()
-	}
-	if err == nil {
-		db, err = mmsg.NewBatch()
-	}
 	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	ub, err := mmsg.NewBatch()
+	if err != nil {
+		_ = unix.Close(stop)
+		return nil, err
+	}
+	db, err := mmsg.NewBatch()
+	if err != nil {
+		ub.Free()
+		_ = unix.Close(stop)
 		return nil, err
 	}
 	return &Relay{

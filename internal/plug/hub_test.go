@@ -1,0 +1,117 @@
+package plug
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/relay"
+	"github.com/umlvde/umlvde/internal/rig"
+	"golang.org/x/sys/unix"
+)
+
+func TestHubAndClients(t *testing.T) {
+	dir := filepath.Join(rig.TempDir(t), "h")
+	host := open(t, "hub://"+dir)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	got := make(chan uint32, 1000)
+	go func() { // it lets clients in, and passes their frames on, while it receives
+		defer close(stopped)
+		b, err := mmsg.NewBatch()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer b.Free()
+		r, _, _ := host.Fds()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}}, 10)
+			if host.Recv(b) == nil {
+				for i := range b.Len() {
+					got <- rig.Number(b.Frame(i))
+				}
+			}
+		}
+	}()
+	a, b := open(t, "vde://"+dir), open(t, "vde://"+dir)
+	carry(t, a, b, 1)
+	if n := <-got; n != 1 {
+		t.Errorf("the host got frame %d", n)
+	}
+	close(stop)
+	<-stopped
+	send(t, host, rig.Frame(60, 2))
+	if rig.Number(receive(t, a)[0]) != 2 || rig.Number(receive(t, b)[0]) != 2 {
+		t.Error("the host's frame did not reach its clients")
+	}
+}
+
+// TestReclaimHub opens a hub whose last host was killed, and one whose host is
+// alive.
+func TestReclaimHub(t *testing.T) {
+	dir := filepath.Join(rig.TempDir(t), "h")
+	must(t, os.Mkdir(dir, 0o700))
+	for _, name := range []string{"ctl", ".12345-0"} {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, name)}))
+		must(t, unix.Close(fd))
+	}
+	first, err := Open(ParseVNL("hub://"+dir), Options{})
+	must(t, err)
+	if _, err := Open(ParseVNL("hub://"+dir+"[mode=700]"), Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("with a host that is alive: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "ctl")); err != nil {
+		t.Errorf("the second host broke the first: %v", err)
+	}
+	must(t, first.Close())
+
+	// A host that was killed while it removed its directory has left it empty.
+	must(t, os.Mkdir(dir, 0o700))
+	if _, err := Open(ParseVNL("hub://"+dir), Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("in an empty directory of the user's: %v", err)
+	}
+	must(t, os.Chmod(dir, fs.ModeSetgid|0o700))
+	second, err := Open(ParseVNL("hub://"+dir), Options{})
+	must(t, err)
+	must(t, second.Close())
+
+	// What is not a hub's stays.
+	must(t, os.Mkdir(dir, 0o700))
+	file := filepath.Join(dir, "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	if _, err := Open(ParseVNL("hub://"+dir), Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("in a directory of something else: %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSwitchEnds(t *testing.T) {
+	dir := filepath.Join(rig.TempDir(t), "s")
+	sw := rig.Switch(t, dir)
+	p := open(t, "vde://"+dir)
+	sw.Signal(os.Kill)
+	_, _, ctl := p.Fds()
+	poll(t, ctl, unix.POLLIN)
+	if err := p.Check(); !errors.Is(err, io.EOF) {
+		t.Errorf("Check: %v", err)
+	}
+	sw.Wait(soon)
+	b, c := newBatch(t), relay.Counters{}
+	b.Append(rig.Frame(60, 1))
+	if err := p.Send(b, &c); !errors.Is(err, io.EOF) {
+		t.Errorf("Send: %v", err)
+	}
+}
