@@ -84,7 +84,7 @@ func newConn(p plug.Plug, vnl string) (*Conn, error) {
 		claimed: newDeadline(),
 	}
 	c.close = sync.OnceValue(c.shut)
-	if plug.CallsC(p) {
+	if p.CallsC() {
 		c.most = mostThroughC
 	}
 	if !p.Parallel() {

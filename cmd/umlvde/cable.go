@@ -68,7 +68,7 @@ func cable(o *plugOptions, stderr io.Writer, log *sysLog, end *ending, bg *backg
 		return err
 	}
 	r.Patient()
-	if err := r.Alone(true); err != nil {
+	if err := r.Alone(); err != nil {
 		return err
 	}
 	if err := o.settle(end, bg); err != nil {

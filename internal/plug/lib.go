@@ -73,8 +73,4 @@ func sendLibrary(conn *cvde.Conn, b *mmsg.Batch, c *relay.Counters, t *traits, m
 	return nil
 }
 
-// CallsC reports whether Recv and Send of p call C, each time.
-func CallsC(p Plug) bool {
-	_, calls := p.(*libPlug)
-	return calls
-}
+func (p *libPlug) CallsC() bool { return true }

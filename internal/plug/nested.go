@@ -180,6 +180,7 @@ func (p *nestedPlug) MaxFrame() int {
 func (p *nestedPlug) Fds() (r, w, ctl int) { return p.inner.Fds() }
 func (p *nestedPlug) Check() error         { return p.inner.Check() }
 func (p *nestedPlug) Pumps() bool          { return p.inner.Pumps() }
+func (p *nestedPlug) CallsC() bool         { return true }
 func (p *nestedPlug) Parallel() bool       { return false }
 
 func (p *nestedPlug) Close() error {

@@ -195,6 +195,7 @@ type plugin struct {
 
 func (p *plugin) Fds() (r, w, ctl int) { return p.data, p.data, p.ctl }
 func (p *plugin) Pumps() bool          { return p.t.pumps }
+func (p *plugin) CallsC() bool         { return false }
 func (p *plugin) Parallel() bool       { return p.t.parallel }
 func (p *plugin) Unsent() bool         { return false }
 

@@ -163,6 +163,9 @@ func (s *Socket) Check() error { return nil }
 // Pumps is relay.Port's.
 func (s *Socket) Pumps() bool { return false }
 
+// CallsC is relay.Port's.
+func (s *Socket) CallsC() bool { return false }
+
 // Unsent is relay.Port's.
 func (s *Socket) Unsent() bool { return false }
 

@@ -168,6 +168,9 @@ func (s *Stream) Check() error {
 // Pumps is relay.Port's.
 func (s *Stream) Pumps() bool { return false }
 
+// CallsC is relay.Port's.
+func (s *Stream) CallsC() bool { return false }
+
 // Parallel is Plug's.
 func (s *Stream) Parallel() bool { return true }
 

@@ -57,6 +57,9 @@ type Port interface {
 	// (it hosts a hub), so Recv must be called even while its frames can
 	// not be delivered.
 	Pumps() bool
+
+	// CallsC says that Recv and Send call C, which handles each frame apart.
+	CallsC() bool
 }
 
 // A Monitor is how a supervisor sees the relay without asking it. Busy is 1
@@ -106,6 +109,8 @@ type direction struct {
 	due      bool        // there may be something to do
 	dry      bool        // src had nothing when it was last asked
 	singles  int         // how many times in a row one frame came, and no more
+	portions bool        // large frames go on in portions
+	size     int         // of the last frames, on the average, bytes; 0 if not portions
 	futile   int         // wake-ups of src without a frame, in a row
 	hup      bool        // the last poll found src hung up
 	count    *Counters
@@ -130,9 +135,10 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 		_ = unix.Close(stop)
 		return nil, err
 	}
+	callsC := guest.CallsC() || network.CallsC()
 	return &Relay{
-		up:   direction{src: guest, dst: network, batch: ub, limit: min(upLimit, mmsg.FrameCap), lossy: true, count: up},
-		down: direction{src: network, dst: guest, batch: db, limit: min(downLimit, mmsg.FrameCap), lossy: network.Pumps(), count: down},
+		up:   direction{src: guest, dst: network, batch: ub, limit: min(upLimit, mmsg.FrameCap), lossy: true, portions: callsC, count: up},
+		down: direction{src: network, dst: guest, batch: db, limit: min(downLimit, mmsg.FrameCap), lossy: network.Pumps(), portions: callsC, count: down},
 		mon:  mon,
 		stop: stop,
 	}, nil
@@ -149,16 +155,16 @@ func (r *Relay) Patient() { r.up.lossy = r.up.src.Pumps() }
 // within some 10 ms. It must be called by the goroutine that will call Run, which
 // it frees from its thread, if it was locked to one.
 //
-// callsC says that a port calls C. If not, the scheduler is left one turn to give,
-// so it has no other thread to wake up. From a call of C, however, its watchdog
-// would then take that turn away after 20 us.
-func (r *Relay) Alone(callsC bool) (err error) {
+// If no port calls C, the scheduler is left one turn to give, so it has no other
+// thread to wake up. From a call of C, however, its watchdog would then take that
+// turn away after 20 us.
+func (r *Relay) Alone() (err error) {
 	if r.alone, err = newLoner(); err != nil {
 		return err
 	}
 	runtime.UnlockOSThread()
 	turns := 1
-	if callsC {
+	if r.up.src.CallsC() || r.up.dst.CallsC() {
 		turns = 2
 	}
 	runtime.GOMAXPROCS(turns)
@@ -231,9 +237,8 @@ func (r *Relay) Run() error {
 	return ErrStopped
 }
 
-// step moves at most one batch, if there may be one. more says that src may have
-// another one at once. recv and send are what ended the source or the
-// destination.
+// step moves at most mmsg.Max frames, if there may be one. more says that src may
+// have others at once. recv and send are what ended the source or the destination.
 func (d *direction) step() (more bool, recv, send error) {
 	if !d.due {
 		return false, nil, nil
@@ -249,19 +254,34 @@ func (d *direction) step() (more bool, recv, send error) {
 		}
 		d.count.Dropped(Full, left) // in favour of newer ones
 	}
-	d.expect()
+	for moved := 0; ; {
+		n, more, recv, send := d.move()
+		if moved += n; !more || moved >= mmsg.Max {
+			return more, recv, send
+		}
+	}
+}
+
+// move takes one batch from src to dst. more says that src may have another one,
+// and that dst took all of this.
+func (d *direction) move() (came int, more bool, recv, send error) {
+	room := d.expect()
+	d.batch.Limit(room)
 	if err := d.src.Recv(d.batch); err != nil {
 		d.batch.Clear()
 		if err == unix.EAGAIN { //nolint:errorlint // the Port contract: bare
 			d.dry = true
-			return false, nil, nil
+			return 0, false, nil, nil
 		}
-		return false, err, nil
+		return 0, false, err, nil
 	}
 	d.futile = 0
-	came := d.batch.Len()
+	came = d.batch.Len()
 	if d.singles++; came > 1 {
 		d.singles = 0
+	}
+	if d.portions {
+		d.size = int(d.batch.Bytes(came)) / came
 	}
 	d.count.In.Add(uint64(came))
 	runts, giants := d.batch.Screen(MinFrame, d.limit)
@@ -270,18 +290,22 @@ func (d *direction) step() (more bool, recv, send error) {
 	if d.batch.Len() > 0 {
 		send = d.flush()
 	}
-	return came == mmsg.Max && d.batch.Len() == 0, nil, send
+	full := came == mmsg.Max || came == room && room > 1
+	return came, full && send == nil && d.batch.Len() == 0, nil, send
 }
 
 // expect says how many frames to ask src for. To ask for more than there are is a
 // call in vain, which is felt where frames come one by one, each after the answer
-// to the last one.
-func (d *direction) expect() {
-	if d.singles >= maxSingles && d.singles%doubt != 0 {
-		d.batch.Limit(1)
-		return
+// to the last one. And where it takes C some time to get at frames, or rid of
+// them, the other ends had better not wait for many.
+func (d *direction) expect() int {
+	switch {
+	case d.singles >= maxSingles && d.singles%doubt != 0:
+		return 1
+	case d.size > 0:
+		return min(max(2, portion/d.size), mmsg.Max)
 	}
-	d.batch.Limit(mmsg.Max)
+	return mmsg.Max
 }
 
 const (
@@ -289,6 +313,8 @@ const (
 	maxSingles = 4
 	// doubt is how often more are asked for all the same: each so many times.
 	doubt = 16
+	// portion is how many bytes of frames are moved at a time where C is called.
+	portion = 32 << 10
 )
 
 // flush sends what the batch holds as far as dst takes it.

@@ -113,7 +113,7 @@ func (r *running) start(t testing.TB) {
 		defer close(ended)
 		if alone {
 			turns := runtime.GOMAXPROCS(0)
-			err := r.Alone(false)
+			err := r.Alone()
 			if runtime.GOMAXPROCS(turns); err != nil { // the test needs one, too
 				r.done <- err
 				return
@@ -330,6 +330,7 @@ type fake struct {
 	check   error
 	ctl     int
 	pumps   bool
+	callsC  bool
 	recvs   atomic.Int64
 	perCall int
 }
@@ -380,6 +381,7 @@ func (f *fake) Unsent() bool         { return f.unsent.Load() }
 func (f *fake) Fds() (r, w, ctl int) { return f.event, f.event, f.ctl }
 func (f *fake) Check() error         { return f.check }
 func (f *fake) Pumps() bool          { return f.pumps }
+func (f *fake) CallsC() bool         { return f.callsC }
 
 func TestRefused(t *testing.T) {
 	guest, uml := port(t)

@@ -72,3 +72,33 @@ func TestSingles(t *testing.T) {
 		t.Errorf("%d frames took %d calls, not %d at most", crowd, calls, most)
 	}
 }
+
+// TestPortions has a network that calls C, to which few large frames go at a time,
+// or many small ones.
+func TestPortions(t *testing.T) {
+	for size, most := range map[int]int{60: mmsg.Max, 1514: 21, upLimit: 3} {
+		guest := &sparse{fake: newFake(t)}
+		for i := range uint32(3 * mmsg.Max) {
+			guest.inbox = append(guest.inbox, rig.Frame(size, i))
+		}
+		signal(t, guest.event) // readable for ever
+		network := newFake(t)
+		network.callsC = true
+		var batches []int
+		network.send = func(b *mmsg.Batch, c *relay.Counters) error {
+			batches = append(batches, b.Len())
+			c.Sent(b.Len(), b.Bytes(b.Len()))
+			b.Clear()
+			return nil
+		}
+		r := start(t, guest, network)
+		rig.Eventually(t, soon, "all frames pass", func() bool { return r.up.Out.Load() == 3*mmsg.Max })
+		r.Stop()
+		if err := r.end(t); err != relay.ErrStopped { //nolint:errorlint // it is bare
+			t.Fatal(err)
+		}
+		if batches = batches[1:]; slices.Max(batches) != most { // the first one tells the size
+			t.Errorf("%d bytes: up to %d frames at a time, not %d", size, slices.Max(batches), most)
+		}
+	}
+}

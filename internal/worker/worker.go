@@ -109,7 +109,7 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 	if err := line.Opened(); err != nil {
 		return nil // the guardian has no use for this plug any more
 	}
-	if err := r.Alone(plug.CallsC(network)); err != nil {
+	if err := r.Alone(); err != nil {
 		return err
 	}
 	go func() { // ends with the process
