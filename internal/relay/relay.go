@@ -109,8 +109,8 @@ type direction struct {
 	due      bool        // there may be something to do
 	dry      bool        // src had nothing when it was last asked
 	singles  int         // how many times in a row one frame came, and no more
-	portions bool        // large frames go on in portions
-	size     int         // of the last frames, on the average, bytes; 0 if not portions
+	callsC   bool        // src or dst does, so large frames go on in portions
+	size     int         // of the last frames, on the average, bytes; 0 if not callsC
 	futile   int         // wake-ups of src without a frame, in a row
 	hup      bool        // the last poll found src hung up
 	count    *Counters
@@ -137,8 +137,8 @@ func New(guest, network Port, upLimit, downLimit int, up, down *Counters, mon Mo
 	}
 	callsC := guest.CallsC() || network.CallsC()
 	return &Relay{
-		up:   direction{src: guest, dst: network, batch: ub, limit: min(upLimit, mmsg.FrameCap), lossy: true, portions: callsC, count: up},
-		down: direction{src: network, dst: guest, batch: db, limit: min(downLimit, mmsg.FrameCap), lossy: network.Pumps(), portions: callsC, count: down},
+		up:   direction{src: guest, dst: network, batch: ub, limit: min(upLimit, mmsg.FrameCap), lossy: true, callsC: callsC, count: up},
+		down: direction{src: network, dst: guest, batch: db, limit: min(downLimit, mmsg.FrameCap), lossy: network.Pumps(), callsC: callsC, count: down},
 		mon:  mon,
 		stop: stop,
 	}, nil
@@ -164,7 +164,7 @@ func (r *Relay) Alone() (err error) {
 	}
 	runtime.UnlockOSThread()
 	turns := 1
-	if r.up.src.CallsC() || r.up.dst.CallsC() {
+	if r.up.callsC {
 		turns = 2
 	}
 	runtime.GOMAXPROCS(turns)
@@ -280,7 +280,7 @@ func (d *direction) move() (came int, more bool, recv, send error) {
 	if d.singles++; came > 1 {
 		d.singles = 0
 	}
-	if d.portions {
+	if d.callsC {
 		d.size = int(d.batch.Bytes(came)) / came
 	}
 	d.count.In.Add(uint64(came))

@@ -42,9 +42,7 @@ func TestSingles(t *testing.T) {
 		for i := range b.Len() {
 			got = append(got, bytes.Clone(b.Frame(i)))
 		}
-		c.Sent(b.Len(), b.Bytes(b.Len()))
-		b.Clear()
-		return nil
+		return take(b, c)
 	}
 	r := start(t, guest, network)
 	rig.Eventually(t, soon, "all frames pass", func() bool { return r.down.Out.Load() == singles+crowd })
@@ -87,9 +85,7 @@ func TestPortions(t *testing.T) {
 		var batches []int
 		network.send = func(b *mmsg.Batch, c *relay.Counters) error {
 			batches = append(batches, b.Len())
-			c.Sent(b.Len(), b.Bytes(b.Len()))
-			b.Clear()
-			return nil
+			return take(b, c)
 		}
 		r := start(t, guest, network)
 		rig.Eventually(t, soon, "all frames pass", func() bool { return r.up.Out.Load() == 3*mmsg.Max })
