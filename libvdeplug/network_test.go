@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -225,21 +224,15 @@ func TestSlirp(t *testing.T) {
 func TestTap(t *testing.T) {
 	var c *libvdeplug.Conn
 	var kernel int
-	inNetns(t, func() (err error) {
-		if c, err = libvdeplug.Open("tap://vdetest", nil); err != nil {
-			return err
+	rig.NewNamespace(t).Do(func() {
+		var err error
+		c = open(t, "tap://vdetest")
+		kernel, err = packetSocket("vdetest")
+		must(t, err)
+		if _, err = libvdeplug.Open("tap://vdetest", nil); !errors.Is(err, syscall.EBUSY) {
+			t.Errorf("opening it twice: %v", err)
 		}
-		if kernel, err = packetSocket("vdetest"); err != nil {
-			c.Close()
-			return err
-		}
-		_, err = libvdeplug.Open("tap://vdetest", nil)
-		if !errors.Is(err, syscall.EBUSY) {
-			return fmt.Errorf("opening it twice: %w", err)
-		}
-		return nil
 	})
-	defer c.Close()
 	defer unix.Close(kernel)
 
 	send(t, c, rig.Frame(1514, 1))
@@ -269,21 +262,6 @@ func TestTap(t *testing.T) {
 	if s := c.Stats(); s.TxFrames != 2 {
 		t.Errorf("with the interface up again, counted %+v", s)
 	}
-}
-
-// inNetns runs f on a thread in a network namespace of its own.
-func inNetns(t *testing.T, f func() error) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good, so the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare (this test must run as root): %w", err)
-			return
-		}
-		done <- f()
-	}()
-	must(t, finish(t, "the thread", done))
 }
 
 // packetSocket brings an interface up and returns a socket for its frames of

@@ -2,10 +2,8 @@ package plug
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
@@ -160,34 +158,4 @@ func pipeFd(t *testing.T, f *os.File) (fd uintptr) {
 	must(t, err)
 	must(t, c.Control(func(n uintptr) { fd = n }))
 	return fd
-}
-
-// inNetns runs f on a thread in a network namespace of its own.
-func inNetns(t *testing.T, f func() error) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good, so the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare (this test must run as root): %w", err)
-			return
-		}
-		done <- f()
-	}()
-	must(t, <-done)
-}
-
-// loopback brings lo up, for multicast too, in the thread's network namespace.
-func loopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_MULTICAST)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -242,12 +241,12 @@ func TestSeqpacket(t *testing.T) {
 func TestTap(t *testing.T) {
 	var p Plug
 	var fd int
-	inNetns(t, func() (err error) {
-		if p, err = Open(ParseVNL("tap://vdetest"), Options{}); err != nil {
-			return err
-		}
+	rig.NewNamespace(t).Do(func() {
+		var err error
+		p, err = Open(ParseVNL("tap://vdetest"), Options{})
+		must(t, err)
 		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		return err
+		must(t, err)
 	})
 	defer unix.Close(fd)
 	if _, ok := p.(*tapPlug); !ok {
@@ -272,24 +271,22 @@ func TestTap(t *testing.T) {
 
 func TestTapDeleted(t *testing.T) {
 	b, c := newBatch(t), relay.Counters{}
-	inNetns(t, func() error {
-		p, err := Open(ParseVNL("tap://vdetest"), Options{})
-		if err != nil {
-			return err
-		}
-		defer p.Close()
-		if out, err := exec.Command("ip", "link", "delete", "vdetest").CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		if err := p.Recv(b); !errors.Is(err, unix.EBADFD) {
-			t.Errorf("Recv: %v", err)
-		}
-		b.Append(rig.Frame(60, 1))
-		if err := p.Send(b, &c); !errors.Is(err, unix.EBADFD) || !strings.Contains(err.Error(), "deleted") {
-			t.Errorf("Send: %v", err)
-		}
-		return nil
+	ns := rig.NewNamespace(t)
+	var p Plug
+	ns.Do(func() {
+		var err error
+		p, err = Open(ParseVNL("tap://vdetest"), Options{})
+		must(t, err)
 	})
+	defer p.Close()
+	ns.Sh("ip link delete vdetest")
+	if err := p.Recv(b); !errors.Is(err, unix.EBADFD) {
+		t.Errorf("Recv: %v", err)
+	}
+	b.Append(rig.Frame(60, 1))
+	if err := p.Send(b, &c); !errors.Is(err, unix.EBADFD) || !strings.Contains(err.Error(), "deleted") {
+		t.Errorf("Send: %v", err)
+	}
 }
 
 // TestSlirp closes a slirp that has something to say.
@@ -312,14 +309,13 @@ func TestSlirp(t *testing.T) {
 // and closes them without a rest.
 func TestMulticast(t *testing.T) {
 	for _, vnl := range []string{"vxvde://239.0.0.9/if=lo", "vxlan://239.0.0.9/port=14999/if=lo"} {
+		ns := rig.NewNamespace(t)
 		before := len(leak.OpenFiles())
 		var p Plug
-		inNetns(t, func() (err error) {
-			if err := loopback(); err != nil {
-				return err
-			}
+		ns.Do(func() {
+			var err error
 			p, err = Open(ParseVNL(vnl), Options{})
-			return err
+			must(t, err)
 		})
 		send(t, p, rig.Frame(60, 1))
 		if err := p.Recv(newBatch(t)); err != nil && !errors.Is(err, unix.EAGAIN) {
