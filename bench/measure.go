@@ -204,7 +204,6 @@ func ping(cpu int, p port, src *source, rx *mmsg.Batch, chk *check, stop *atomic
 	if times != nil {
 		wait = time.Second // another frame sent in its stead would be answered by what was only late
 	}
-	timeout := unix.NsecToTimespec(int64(wait))
 	sent := time.Time{}
 	for !stop.Load() {
 		if times != nil {
@@ -217,6 +216,7 @@ func ping(cpu int, p port, src *source, rx *mmsg.Batch, chk *check, stop *atomic
 		}
 		for came := false; !came; {
 			set := [1]unix.PollFd{{Fd: int32(p.fd()), Events: unix.POLLIN}}
+			timeout := unix.NsecToTimespec(int64(wait)) // the kernel takes off what it waited
 			if n, _ := unix.Ppoll(set[:], &timeout, nil); n <= 0 {
 				break // lost, or the end
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/epoll"
@@ -68,11 +69,14 @@ func (l *loner) sleep(set []unix.PollFd, ns int64) error {
 		return nil
 	}
 	l.scarce = max(0, l.scarce-1)
-	if !l.clock.tick() || n > 1 {
-		return nil
+	if l.clock.tick() && n == 1 {
+		l.clock.stop()
+		return l.bed.park(set, ns)
 	}
-	l.clock.stop()
-	return l.bed.park(set, ns)
+	// Who keeps a turn for 10 ms is watched: sysmon would take it away from the next
+	// call of C, and then come to look each 20 us for a while.
+	runtime.Gosched()
+	return nil
 }
 
 // A bed is where a relay sleeps without keeping one of Go's threads: the
