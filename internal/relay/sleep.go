@@ -53,7 +53,7 @@ func (l *loner) close() {
 // back the turn, and to get it again, costs more than many a frame.
 func (l *loner) sleep(set []unix.PollFd, ns int64) error {
 	l.clock.run()
-	timed := l.scarce == 0
+	timed := l.skips == 0 // or the next one goes without a try
 	if timed {
 		l.slept = time.Now()
 	}
@@ -68,7 +68,6 @@ func (l *loner) sleep(set []unix.PollFd, ns int64) error {
 	case all[len(set)].Revents == 0:
 		return nil
 	}
-	l.scarce = max(0, l.scarce-1)
 	if l.clock.tick() && n == 1 {
 		l.clock.stop()
 		return l.bed.park(set, ns)

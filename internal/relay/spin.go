@@ -10,23 +10,21 @@ import (
 const (
 	// spinFor is how long a relay looks again and again before it sleeps. To be
 	// woken up takes about as long on some machines, virtual ones above all.
-	spinFor = 100 * time.Microsecond
+	spinFor = 200 * time.Microsecond
 
 	// worthwhile is how soon the last frames must have ended a sleep for another
 	// spin to be tried: their sender may have had to wake up, too.
-	worthwhile = 250 * time.Microsecond
+	worthwhile = 500 * time.Microsecond
 
 	// maxSkips is how many sleeps go without a try, at most, after tries in vain.
-	maxSkips = 64
+	maxSkips = 16
 
 	// others is how long a yield takes at least if somebody else runs meanwhile, or
 	// an interrupt comes.
 	others = 5 * time.Microsecond
 
-	// scarceFor is for how many quietTicks no try is made, and no time taken, after
-	// CPUs were found to be scarce; plentyFor is how long that is not looked up after
-	// they were not.
-	scarceFor, plentyFor = 2, time.Millisecond
+	// plentyFor is how long the load is not looked up after CPUs were idle.
+	plentyFor = time.Millisecond
 )
 
 // A spinner decides whether it is worthwhile to look for frames for a moment
@@ -38,45 +36,52 @@ type spinner struct {
 	vain   int       // what skips becomes after the next try in vain
 	slept  time.Time // when the last sleep began
 	brief  bool      // it was short
-	scarce int       // there are too few CPUs: for so many ticks
-	lookUp time.Time // when to find that out again
+	lookUp time.Time // when to look up the load again
 
 	switches int64 // ru_nivcsw, of getrusage(2), when it was last looked at
 }
 
 // spin polls set until it has events, which it reports, or a sleep is better.
 func (s *spinner) spin(set []unix.PollFd) bool {
-	if !s.brief || s.scarce > 0 {
-		return false
-	}
 	if s.skips > 0 {
 		s.skips--
+		return false
+	}
+	if !s.brief {
 		return false
 	}
 	begin := time.Now()
 	if begin.After(s.lookUp) {
 		if s.load.scarce() {
-			s.scarce = scarceFor
+			s.inVain()
 			return false
 		}
 		s.lookUp = begin.Add(plentyFor)
 	}
 	s.displaced()
-	for now := begin; now.Sub(begin) < spinFor; {
+	for now, ousted := begin, false; ; {
 		if n, _ := mmsg.Poll(set, 0); n > 0 {
 			s.vain = 0
 			return true
 		}
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		then := now
-		if now = time.Now(); now.Sub(then) >= others && s.displaced() {
-			s.scarce = scarceFor
+		switch {
+		case ousted:
+			s.vain = maxSkips
+			s.inVain()
+			return false
+		case now.Sub(begin) >= spinFor:
+			s.inVain()
 			return false
 		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		then := now
+		now = time.Now()
+		ousted = now.Sub(then) >= others && s.displaced()
 	}
-	s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips)
-	return false
 }
+
+// inVain notes that a try was not worth its time.
+func (s *spinner) inVain() { s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips) }
 
 // displaced reports whether somebody else has had this CPU since the last time,
 // although the relay would have used it.
