@@ -16,8 +16,9 @@ const (
 	// spin to be tried: their sender may have had to wake up, too.
 	worthwhile = 500 * time.Microsecond
 
-	// maxSkips is how many sleeps go without a try, at most, after tries in vain.
-	maxSkips = 16
+	// maxSkips is how many sleeps go without a try, at most, after tries in vain;
+	// maxCrowd how many after CPUs were found to be scarce more often than not.
+	maxSkips, maxCrowd = 16, 256
 
 	// others is how long a yield takes at least if somebody else runs meanwhile, or
 	// an interrupt comes.
@@ -34,6 +35,7 @@ type spinner struct {
 	load   load
 	skips  int       // sleeps to go without a try
 	vain   int       // what skips becomes after the next try in vain
+	crowd  int       // what it was when CPUs were scarce; halved each time they are not
 	slept  time.Time // when the last sleep began
 	brief  bool      // it was short
 	lookUp time.Time // when to look up the load again
@@ -53,9 +55,10 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 	begin := time.Now()
 	if begin.After(s.lookUp) {
 		if s.load.scarce() {
-			s.inVain()
+			s.crowded()
 			return false
 		}
+		s.crowd /= 2
 		s.lookUp = begin.Add(plentyFor)
 	}
 	s.displaced()
@@ -66,8 +69,7 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 		}
 		switch {
 		case ousted:
-			s.vain = maxSkips
-			s.inVain()
+			s.crowded()
 			return false
 		case now.Sub(begin) >= spinFor:
 			s.inVain()
@@ -82,6 +84,12 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 
 // inVain notes that a try was not worth its time.
 func (s *spinner) inVain() { s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips) }
+
+// crowded notes that somebody else needs the CPU.
+func (s *spinner) crowded() {
+	s.crowd = min(2*s.crowd+1, maxCrowd)
+	s.skips = s.crowd
+}
 
 // displaced reports whether somebody else has had this CPU since the last time,
 // although the relay would have used it.
