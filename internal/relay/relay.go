@@ -421,14 +421,12 @@ func (r *Relay) wait() error {
 // sleep waits until a descriptor of set has events, for ns nanoseconds, or
 // without an end if ns < 0.
 func (r *Relay) sleep(set []unix.PollFd, ns int64) (err error) {
-	if r.alone != nil && r.alone.spin(set) {
-		return nil
-	}
 	r.mon.Busy.Store(0)
-	if r.alone != nil {
-		err = r.alone.sleep(set, ns)
-	} else {
+	switch {
+	case r.alone == nil:
 		err = poll(set, ns)
+	case !r.alone.spin(set): // which is as good as sleep: on a busy machine a yield may take long
+		err = r.alone.sleep(set, ns)
 	}
 	r.mon.Busy.Store(1)
 	if r.mon.Wake != nil {
