@@ -22,7 +22,7 @@ type loner struct {
 }
 
 func newLoner() (*loner, error) {
-	l := new(loner)
+	l := &loner{spinner: spinner{skips: maxSkips}} // a few frames are not worth it
 	if err := l.load.open(); err != nil {
 		return nil, err
 	}
