@@ -23,8 +23,8 @@ func (l *link) greet() error {
 	try := func(from, to port, src *source, c *check) bool {
 		src.batch.Clear()
 		src.fill(1)
-		_ = from.send(src.batch) // it is tried again
-		poll(to.fd(), 2*time.Millisecond)
+		_ = from.send(src.batch)          // it is tried again
+		poll(to.fd(), 2*time.Millisecond) // the next recv tells
 		for to.recv(s.rx[0]) == nil {
 			for i := range s.rx[0].Len() {
 				c.frame(s.rx[0].Frame(i))
@@ -76,8 +76,10 @@ func (s *stage) free() {
 	}
 }
 
-func poll(fd int, within time.Duration) {
+// poll waits until fd is readable, and reports whether it is.
+func poll(fd int, within time.Duration) bool {
 	set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	timeout := unix.NsecToTimespec(int64(within))
-	_, _ = unix.Ppoll(set[:], &timeout, nil) // the caller looks for itself
+	timeout := unix.NsecToTimespec(int64(within)) // the kernel takes off what it waited
+	n, _ := unix.Ppoll(set[:], &timeout, nil)
+	return n > 0
 }

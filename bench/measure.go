@@ -215,9 +215,7 @@ func ping(cpu int, p port, src *source, rx *mmsg.Batch, chk *check, stop *atomic
 			}
 		}
 		for came := false; !came; {
-			set := [1]unix.PollFd{{Fd: int32(p.fd()), Events: unix.POLLIN}}
-			timeout := unix.NsecToTimespec(int64(wait)) // the kernel takes off what it waited
-			if n, _ := unix.Ppoll(set[:], &timeout, nil); n <= 0 {
+			if !poll(p.fd(), wait) {
 				break // lost, or the end
 			}
 			switch err := p.recv(rx); {
