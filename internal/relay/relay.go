@@ -63,12 +63,12 @@ type Port interface {
 }
 
 // A Monitor is how a supervisor sees the relay without asking it. Busy is 1
-// while the relay's thread is doing anything but sleeping, and Progress grows
-// with each round; both may live in shared memory.
+// while the relay's thread is doing anything but waiting for frames, asleep or
+// not, and Progress grows with each round; both may live in shared memory.
 type Monitor struct {
 	Progress *atomic.Uint64
 	Busy     *atomic.Uint32
-	// Wake, if not nil, is called each time the relay wakes up, before it
+	// Wake, if not nil, is called each time the relay has waited, before it
 	// enters a port.
 	Wake func()
 }

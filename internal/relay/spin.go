@@ -72,7 +72,7 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 			s.crowded()
 			return false
 		case now.Sub(begin) >= spinFor:
-			s.inVain()
+			s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips)
 			return false
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
@@ -81,9 +81,6 @@ func (s *spinner) spin(set []unix.PollFd) bool {
 		ousted = now.Sub(then) >= others && s.displaced()
 	}
 }
-
-// inVain notes that a try was not worth its time.
-func (s *spinner) inVain() { s.skips, s.vain = s.vain, min(2*s.vain+1, maxSkips) }
 
 // crowded notes that somebody else needs the CPU.
 func (s *spinner) crowded() {
