@@ -75,7 +75,7 @@ func (r *report) finish(p programs) error {
 		r.scaleTable(&b)
 	}
 	r.bars(&b)
-	if len(r.keys) > 0 {
+	if len(r.keys) > 0 || len(r.faults) > 0 {
 		b.WriteString("\n## Correctness\n\n")
 	}
 	if len(r.keys) > 0 && len(r.faults) == 0 {

@@ -145,7 +145,19 @@ func (u *umlCase) measure(c config, p programs, r *report, kernel string) error 
 			for i := range names {
 				i = (i + round) % len(names)
 				r.progress("%s: round %d of %d, %s", got.name, round+1, c.rounds, names[i])
-				if err := got.add(names[i], links[i].guests[0], u.host(i), way.client(i, u.host(i), c.during), way.port != 0); err != nil {
+				once := func() error {
+					return got.add(names[i], links[i].guests[0], u.host(i), way.client(i, u.host(i), c.during), way.port != 0)
+				}
+				err := once()
+				if err != nil { // a guest that hangs is a result, too
+					r.fault(got.name, names[i], err.Error())
+					links[i].end()
+					links[i] = &umlLink{}
+					if err = u.boot(links[i], c, p[names[i]], names[i], kernel, i); err == nil {
+						err = once()
+					}
+				}
+				if err != nil {
 					return fmt.Errorf("%s: %w", names[i], err)
 				}
 			}
@@ -237,15 +249,11 @@ const clientTime = 60
 
 // add measures once: the round trip of single packets, and then TCP.
 func (u *umlResult) add(program string, g *guest, host, client string, onHost bool) error {
-	text, err := g.do(20*time.Second, "busybox ping -q -c 40 -i 0.02 "+host)
+	pinged, err := g.do(20*time.Second, "busybox ping -q -c 40 -i 0.02 "+host)
 	if err != nil {
 		return err
 	}
-	if m := pingTimes.FindStringSubmatch(text); m != nil {
-		if ms, err := strconv.ParseFloat(m[1], 64); err == nil {
-			u.rtt[program] = append(u.rtt[program], 1000*ms)
-		}
-	}
+	var text string
 	if onHost {
 		var out []byte
 		out, err = exec.Command("timeout", append([]string{strconv.Itoa(clientTime)}, strings.Fields(client)...)...).Output()
@@ -262,6 +270,11 @@ func (u *umlResult) add(program string, g *guest, host, client string, onHost bo
 	}
 	if got.Error != "" {
 		return fmt.Errorf("iperf3: %s", got.Error)
+	}
+	if m := pingTimes.FindStringSubmatch(pinged); m != nil {
+		if ms, err := strconv.ParseFloat(m[1], 64); err == nil {
+			u.rtt[program] = append(u.rtt[program], 1000*ms)
+		}
 	}
 	u.mbit[program] = append(u.mbit[program], (got.End.Received.Rate+got.End.BackArrived.Rate)/1e6)
 	u.again[program] = append(u.again[program], got.End.Sent.Again+got.End.BackSent.Again)
