@@ -28,6 +28,7 @@ import (
 type Handle struct {
 	conn net.Conn
 	buf  []byte
+	err  error
 }
 
 var (
@@ -38,15 +39,16 @@ var (
 // New makes a Handle of conn, a [libvdeplug.Conn] or, for tests, a Conn of package
 // vdetest. To end reads, close conn or set its read deadline.
 func New(conn net.Conn) *Handle {
-	return &Handle{conn, make([]byte, libvdeplug.MaxFrameSize)}
+	return &Handle{conn: conn, buf: make([]byte, libvdeplug.MaxFrameSize)}
 }
 
 // ReadPacketData waits for a frame and returns it, in memory of its own, with the
 // time at which it was read.
 //
-// The error is [io.EOF] when the network has ended, the Conn was closed or its read
-// deadline has passed: a gopacket.PacketSource stops there, and would go on for ever
-// with any other error for the latter two.
+// Every error is [io.EOF] for errors.Is, as a gopacket.PacketSource stops there and
+// would go on for ever with another one. It is nothing but that when the network has
+// ended, the Conn was closed or its read deadline has passed; otherwise it is the
+// error of the Conn, too. [Handle.Err] returns it again.
 func (h *Handle) ReadPacketData() ([]byte, gopacket.CaptureInfo, error) {
 	frame, info, err := h.ZeroCopyReadPacketData()
 	return append([]byte(nil), frame...), info, err
@@ -62,12 +64,23 @@ func (h *Handle) ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error) 
 			return h.buf[:n], gopacket.CaptureInfo{Timestamp: time.Now(), CaptureLength: n, Length: n}, nil
 		case errors.Is(err, io.ErrShortBuffer): // longer than VDE frames are, and lost
 			continue
-		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
-			err = io.EOF
+		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, io.EOF):
+			h.err = io.EOF
+		default:
+			h.err = &final{err}
 		}
-		return nil, gopacket.CaptureInfo{}, err
+		return nil, gopacket.CaptureInfo{}, h.err
 	}
 }
+
+// Err returns the error with which the last read failed, nil if none has. It tells
+// why a gopacket.PacketSource has closed its channel, and must be called after that.
+func (h *Handle) Err() error { return h.err }
+
+// final is an error that is also io.EOF.
+type final struct{ error }
+
+func (e *final) Unwrap() []error { return []error{e.error, io.EOF} }
 
 // WritePacketData sends one frame, from the destination address to the end of the
 // payload. The errors are those of the Write of a [libvdeplug.Conn].

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/umlvde/umlvde/internal/leak"
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 	"github.com/umlvde/umlvde/libvdeplug/vdetest"
 )
 
@@ -133,6 +135,32 @@ func TestEnd(t *testing.T) {
 				t.Errorf("then: %v", err)
 			}
 		})
+	}
+}
+
+// A PacketSource ends when the plugin fails, and the Handle says why.
+func TestFailure(t *testing.T) {
+	network := faultplug.New(t)
+	name, value, _ := strings.Cut(network.Env(), "=")
+	t.Setenv(name, value)
+	conn, err := libvdeplug.Open(network.VNL(), nil)
+	must(t, err)
+	defer conn.Close()
+	h := gopacketio.New(conn)
+	packets := gopacket.NewPacketSource(h, layers.LayerTypeEthernet).Packets()
+	network.Set(t, faultplug.RecvFail)
+	must(t, h.WritePacketData(arpRequest(1))) // would come back
+	select {
+	case packet, ok := <-packets:
+		if ok {
+			t.Errorf("a packet: %v", packet)
+		}
+	case <-time.After(soon):
+		t.Fatal("it goes on")
+	}
+	var op *libvdeplug.OpError
+	if err := h.Err(); !errors.Is(err, io.EOF) || !errors.As(err, &op) || op.Op != "read" {
+		t.Errorf("it ended with %v", err)
 	}
 }
 

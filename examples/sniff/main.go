@@ -58,14 +58,18 @@ func run(ctx context.Context, vnl, file string) (err error) {
 	defer conn.Close()
 	context.AfterFunc(ctx, func() { conn.Close() }) // ends the packets
 	log.Printf("listening on %v", conn.LocalAddr())
-	for packet := range gopacket.NewPacketSource(gopacketio.New(conn), layers.LayerTypeEthernet).Packets() {
+	handle := gopacketio.New(conn)
+	for packet := range gopacket.NewPacketSource(handle, layers.LayerTypeEthernet).Packets() {
 		info := packet.Metadata().CaptureInfo
 		if err := capture.WritePacket(info, packet.Data()); err != nil {
 			return err
 		}
 		fmt.Println(info.Timestamp.Format("15:04:05.000000"), describe(packet))
 	}
-	return nil
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("the network has ended: %w", handle.Err())
 }
 
 // describe names a packet's layers and, of the innermost that has any, addresses.
