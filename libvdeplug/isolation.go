@@ -7,8 +7,8 @@ import "time"
 // writes in batches, and Open and Close are never kept by it: the child is
 // killed if need be. The price is one more hop for each frame.
 //
-// The child is the program umlvde of this package's own version; another one is
-// refused. It is not seen by the terminal (it has a process group of its own),
+// The child is the program umlvde, best of this package's own version; one that
+// speaks another protocol is refused. It is not seen by the terminal (it has a process group of its own),
 // prints what the plugin prints, and ends when the Conn is closed or this
 // process ends.
 //

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/umlvde/umlvde/internal/plug"
 	"github.com/umlvde/umlvde/internal/relay"
@@ -50,7 +51,8 @@ func (e *ending) stops(r *relay.Relay) {
 	}
 }
 
-// onSignal makes SIGTERM, SIGINT and SIGHUP end the process in good order.
+// onSignal makes SIGTERM, SIGINT and SIGHUP end the process in good order, or
+// without the plugin's consent.
 func (e *ending) onSignal() {
 	// What reads our standard error may end before us.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -68,7 +70,7 @@ func (e *ending) onSignal() {
 		e.mu.Unlock()
 		if r != nil {
 			r.Stop()
-			return
+			time.Sleep(closeTime) // which is to be the end, unless a plugin does not return
 		}
 		e.run()
 		os.Exit(e.status(exitOK))

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
 
 	"github.com/umlvde/umlvde/internal/guard"
 	"github.com/umlvde/umlvde/internal/uml"
@@ -24,7 +27,7 @@ func listen(args []string, stdout io.Writer) error {
 		job guard.Job
 	)
 	fs := newFlagSet("umlvde listen")
-	fs.StringVarP(&job.Descr, "descr", "D", "UML", "`DESCR`iption of the connections, as the switch shows it")
+	fs.StringVarP(&job.Descr, "descr", "D", "", "`DESCR`iption of the connections, as the switch shows it (default: UML and the guest's process id)")
 	fs.StringVarP(&end.group, "group", "g", "", "`GROUP` that owns the data sockets")
 	fs.VarP(&end.mode, "mod", "m", "octal permissions of the data sockets")
 	verbose := fs.BoolP("verbose", "v", false, "tell when a link comes up, and count the frames at its end")
@@ -41,7 +44,10 @@ func listen(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(path)
+	if socket, err := os.Lstat(path); err == nil {
+		defer removeSame(path, socket)
+	}
+	signal.Ignore(syscall.SIGHUP) // the guests may be on other terminals
 	g, err := guard.New(guard.Stderr("umlvde", *verbose))
 	if err != nil {
 		return err
@@ -50,12 +56,15 @@ func listen(args []string, stdout io.Writer) error {
 		return err
 	}
 	g.Hold()
-	err = serveListener(g, fd, job, func(pid int) int {
-		limit, ok := uml.RunningLimit(pid, isGuestOf(path))
-		if !ok {
-			return uml.DefaultFrameLimit
+	err = serveListener(g, fd, func(pid int) guard.Job {
+		job := job
+		if limit, ok := uml.RunningLimit(pid, isGuestOf(path, pid)); ok {
+			job.Limit = limit
 		}
-		return limit
+		if job.Descr == "" { // so that they can be told apart
+			job.Descr = fmt.Sprintf("UML %d", pid)
+		}
+		return job
 	})
 	if err != nil {
 		return err
@@ -63,10 +72,14 @@ func listen(args []string, stdout io.Writer) error {
 	return g.Run()
 }
 
-// isGuestOf tells which vecN of a kernel's command line connects to path.
-func isGuestOf(path string) func(uml.Spec) bool {
+// isGuestOf tells which vecN on the command line of the kernel with a process id
+// connects to path.
+func isGuestOf(path string, pid int) func(uml.Spec) bool {
 	return func(s uml.Spec) bool {
 		dst, _ := s.Get("dst")
+		if !filepath.IsAbs(dst) {
+			dst = fmt.Sprintf("/proc/%d/cwd/%s", pid, dst)
+		}
 		return s.Is("bess") && sameFile(dst, path)
 	}
 }
@@ -80,17 +93,33 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
+// removeSame removes path, unless it is another file by now.
+func removeSame(path string, file os.FileInfo) {
+	if now, err := os.Lstat(path); err == nil && os.SameFile(now, file) {
+		_ = os.Remove(path)
+	}
+}
+
 // listenSeqpacket listens on path, whose socket is replaced if a process that
 // was killed has left it. The descriptor does not block.
 func listenSeqpacket(path string) (int, error) {
+	if err := uml.CheckSocket(path); err != nil {
+		return -1, err
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
 	}
 	addr := &unix.SockaddrUnix{Name: path}
+	if path[0] == '@' { // which would be no file
+		addr.Name = "./" + path
+	}
 	err = unix.Bind(fd, addr)
 	if errors.Is(err, unix.EADDRINUSE) {
+		file, _ := os.Lstat(path) // nil if it is not there any more
 		switch probe := unix.Connect(fd, addr); {
+		case file != nil && file.Mode().Type() != os.ModeSocket:
+			err = errors.New("there is something else than a socket")
 		case probe == nil:
 			err = errors.New("another program listens there")
 		case errors.Is(probe, unix.ECONNREFUSED):
@@ -109,22 +138,22 @@ func listenSeqpacket(path string) (int, error) {
 	return fd, nil
 }
 
-// serveListener makes g serve each guest that connects to fd, as job says.
-// limit tells the longest frame that the UML kernel with a process id takes.
-func serveListener(g *guard.Guardian, fd int, job guard.Job, limit func(pid int) int) error {
+// serveListener makes g serve each guest that connects to fd; job says how, for
+// the UML kernel with a process id, which may be 0.
+func serveListener(g *guard.Guardian, fd int, job func(pid int) guard.Job) error {
 	return g.Watch(fd, func() {
 		guest, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
 		if err != nil {
 			return // it has gone again
 		}
-		job, pidfd := job, -1
+		pid, pidfd := 0, -1
 		if cred, err := unix.GetsockoptUcred(guest, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && cred.Pid > 0 {
-			job.Limit = limit(int(cred.Pid))
-			if pidfd, err = unix.PidfdOpen(int(cred.Pid), 0); err != nil {
+			pid = int(cred.Pid)
+			if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
 				pidfd = -1 // the end of the socket must do
 			}
 		}
-		if err := g.Tend(guest, pidfd, job); err != nil {
+		if err := g.Tend(guest, pidfd, job(pid)); err != nil {
 			_ = unix.Close(guest)
 		}
 	})

@@ -47,10 +47,13 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 		case keepCommand:
 			return exit(name, keep(args[1:]), stderr)
 		case "run":
-			return exit(name, run(args[1:], stdout), stderr)
+			return exitOf(name, args[0], run(args[1:], stdout), stderr)
 		case "listen":
-			return exit(name, listen(args[1:], stdout), stderr)
+			return exitOf(name, args[0], listen(args[1:], stdout), stderr)
 		case "version", "--version":
+			if len(args) > 1 {
+				return exit(name, usagef("%s takes no arguments", args[0]), stderr)
+			}
 			return exit(name, printVersion(stdout), stderr)
 		case daemonCommand:
 			bg, argv, err := newBackground(args[1:])
@@ -67,6 +70,9 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 func vdePlug(name string, args []string, stdout, stderr io.Writer, bg *background) int {
 	var end ending
 	err := plugMain(name, args, stdout, stderr, &end, bg)
+	if errors.As(err, new(usageError)) || errors.Is(err, pflag.ErrHelp) {
+		err = keepGuest(name, args, err)
+	}
 	end.run()
 	return end.status(exit(name, err, stderr))
 }
@@ -87,7 +93,10 @@ func (e usageError) Unwrap() error { return e.error }
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
 // exit prints err, if there is one, in a line, and returns the exit status.
-func exit(name string, err error, stderr io.Writer) int {
+func exit(name string, err error, stderr io.Writer) int { return exitOf(name, "", err, stderr) }
+
+// exitOf is exit for one of the program's commands.
+func exitOf(name, command string, err error, stderr io.Writer) int {
 	var (
 		usage  usageError
 		status exitStatus
@@ -104,7 +113,8 @@ func exit(name string, err error, stderr io.Writer) int {
 	case errors.As(err, &status): // that process has said why
 		return int(status)
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "%s: %v (%s --help tells more)\n", name, err, name)
+		help := strings.TrimSpace(name + " " + command)
+		fmt.Fprintf(stderr, "%s: %v (%s --help tells more)\n", name, err, help)
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "%s: %v\n", name, err)

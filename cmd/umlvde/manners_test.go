@@ -72,7 +72,7 @@ func TestBadArguments(t *testing.T) {
 		{"unknown option", []string{"--nosuch", "seqpacket://3", "slirp://"}, 2, "--nosuch"},
 		{"bad octal mode", []string{"--mod2", "0799", "seqpacket://3", "slirp://"}, 2, `"0799" is not an octal mode`},
 		{"bad port", []string{"--port2", "x", "seqpacket://3", "slirp://"}, 2, `port2`},
-		{"negative port", []string{"--port2", "-1", "seqpacket://3", "slirp://"}, 2, `-1 is not a port`},
+		{"negative port", []string{"--port2", "-1", "seqpacket://3", "slirp://"}, 2, `"-1" is not a port`},
 		{"no number", []string{"seqpacket://x", "slirp://"}, 2, `"x" is not the number of a descriptor`},
 		{"negative number", []string{"seqpacket://-1", "slirp://"}, 2, `"-1" is not the number`},
 		{"closed", []string{"seqpacket://99", "slirp://"}, 1, "seqpacket://99: descriptor 99 is not open"},
@@ -81,9 +81,11 @@ func TestBadArguments(t *testing.T) {
 		{"two guests mixed up", []string{"--descr", "A", "seqpacket://3", "slirp://", "--descr", "B", "seqpacket://4", "null://"}, 2, "4 VNLs are too many"},
 		{"listen without a VNL", []string{"listen", "/tmp/x"}, 2, "listen takes a path and a VNL"},
 		{"listen where it cannot", []string{"listen", "/nonexistent/x", "null://"}, 1, "cannot listen on /nonexistent/x: no such file or directory"},
+		{"listen nowhere", []string{"listen", "", "null://"}, 1, `cannot connect to the socket ""`},
+		{"listen at a path that is too long", []string{"listen", "/tmp/" + strings.Repeat("x", 103), "null://"}, 1, "has 108 bytes: choose one of at most 107"},
 		{"run without a kernel", []string{"run"}, 2, "run needs the UML kernel"},
 		{"run of a missing kernel", []string{"run", "/nonexistent/linux"}, 1, "/nonexistent/linux: no such file or directory"},
-		{"run with a bad vec", []string{"run", "/bin/true", "vec0:transport=vde,port=x,vnl=null://"}, 2, "port=x"},
+		{"run with a bad vec", []string{"run", "/bin/true", "vec0:transport=vde,port=x,vnl=null://"}, 2, `vec0: port="x" is not a port`},
 		{"worker by hand", []string{"worker"}, 2, "not for use by hand"},
 		{"keeper by hand", []string{"keep"}, 2, "not for use by hand"},
 	} {
@@ -377,46 +379,6 @@ func TestDefaultNetwork(t *testing.T) {
 		t.Error(err)
 	}
 	end(t, g)
-}
-
-// Listen, too, says that the library is missing, to the guest that needs it.
-func TestListenWithoutTheLibrary(t *testing.T) {
-	dir := rig.TempDir(t)
-	t.Setenv("LIBVDEPLUG", dir+"/libvdeplug.so.2")
-	l := rig.StartListen(t, dir+"/guests", "slirp://")
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: dir + "/guests"}); err != nil {
-		t.Fatal(err)
-	}
-	l.WaitLine("^umlvde: UML: slirp://: link down: .*/libvdeplug.so.2: no such file or directory; trying again$", 5*time.Second)
-}
-
-// A listener replaces the socket of one that was killed, but not that of one
-// that is alive.
-func TestListenReplacesAStaleSocket(t *testing.T) {
-	path := rig.TempDir(t) + "/guests"
-	first := rig.StartListen(t, path, "null://")
-	out, err := exec.Command(rig.Umlvde(), "listen", path, "null://").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "another program listens there") {
-		t.Errorf("a second listener: %v %s", err, out)
-	}
-	first.Signal(syscall.SIGKILL)
-	first.Wait(time.Second)
-	second := rig.Start(t, exec.Command(rig.Umlvde(), "listen", path, "null://"))
-	rig.Eventually(t, 5*time.Second, "the second one listens", func() bool {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil
-	})
-	second.Signal(syscall.SIGTERM)
-	second.Wait(time.Second)
 }
 
 // Workers come and go; their guardian keeps nothing of them.

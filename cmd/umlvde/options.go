@@ -27,7 +27,7 @@ type plugOptions struct {
 
 // endOptions are those that vde_plug has once for either VNL.
 type endOptions struct {
-	port  int
+	port  port
 	group string
 	mode  octal
 }
@@ -44,6 +44,21 @@ func (m *octal) Set(s string) error {
 		return fmt.Errorf("%q is not an octal mode such as 0700", s)
 	}
 	*m = octal(v)
+	return nil
+}
+
+// port is that of a switch on the command line, 0 for any.
+type port int
+
+func (p *port) String() string { return strconv.Itoa(int(*p)) }
+func (p *port) Type() string   { return "PORT" }
+
+func (p *port) Set(s string) error {
+	v, err := strconv.Atoi(s) // decimal, as for vde_plug
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a port of a switch", s)
+	}
+	*p = port(v)
 	return nil
 }
 
@@ -77,7 +92,7 @@ func parsePlugOptions(name string, args []string, stdout io.Writer) (*plugOption
 	for i, suffix := range []string{"", "2"} {
 		e := &o.ends[i]
 		which := [...]string{"first", "second"}[i]
-		fs.IntVar(&e.port, "port"+suffix, 0, "`PORT` of the switch that the "+which+" VNL names")
+		fs.Var(&e.port, "port"+suffix, "`PORT` of the switch that the "+which+" VNL names")
 		fs.StringVarP(&e.group, "group"+suffix, [...]string{"g", "G"}[i], "", "`GROUP` that owns the data socket of the "+which+" VNL")
 		fs.VarP(&e.mode, "mod"+suffix, [...]string{"m", "M"}[i], "octal permissions of the data socket of the "+which+" VNL")
 	}
@@ -102,11 +117,6 @@ func parsePlugOptions(name string, args []string, stdout io.Writer) (*plugOption
 	}
 	if len(rest) > 2 {
 		return nil, usagef("%d VNLs are too many for a cable with two ends: %s", len(rest), strings.Join(rest, " "))
-	}
-	for _, e := range o.ends {
-		if e.port < 0 {
-			return nil, usagef("%d is not a port of a switch", e.port)
-		}
 	}
 	o.vnls = rest
 	return o, nil
@@ -161,7 +171,7 @@ func parse(fs *pflag.FlagSet, args []string, stdout io.Writer, usage string) err
 		return usageError{err}
 	}
 	if help, err := fs.GetBool("help"); err == nil && help {
-		fmt.Fprintf(stdout, "%s\n%s", usage, strings.ReplaceAll(fs.FlagUsages(), " string ", " "))
+		fmt.Fprintf(stdout, "%s\n%s", usage, fs.FlagUsages())
 		return pflag.ErrHelp
 	}
 	return nil

@@ -37,7 +37,7 @@ func TestGuestAndNetwork(t *testing.T) {
 			continue
 		}
 		guest, end, vnl, err := o.guestAndNetwork()
-		got := guard.Job{VNL: vnl, Descr: o.descr, Port: end.port, Group: end.group, Mode: uint32(end.mode)}
+		got := guard.Job{VNL: vnl, Descr: o.descr, Port: int(end.port), Group: end.group, Mode: uint32(end.mode)}
 		if err != nil || guest != tc.guest || got != tc.job {
 			t.Errorf("%s: %d %+v %v, not %d %+v", tc.args, guest, got, err, tc.guest, tc.job)
 		}

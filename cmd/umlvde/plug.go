@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/pflag"
 	"github.com/umlvde/umlvde/internal/guard"
 	"github.com/umlvde/umlvde/internal/plug"
 	"github.com/umlvde/umlvde/internal/uml"
@@ -68,9 +70,33 @@ func (o *plugOptions) helper(name string, end *ending, bg *background, mayBeLibr
 		o.descr = "vdeplug"
 	}
 	return o.tendGuest(name, guest, end, bg, guard.Job{
-		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: network.port, Group: network.group, Mode: uint32(network.mode),
-		Once: mayBeLibrary && !uml.StartedBy(os.Getppid()),
+		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: int(network.port), Group: network.group, Mode: uint32(network.mode),
+		Once: mayBeLibrary && uml.KernelOf(os.Getppid()) == 0,
 	})
+}
+
+// keepGuest is what is done about a wrong command line if there is a guest: UML does
+// not look at the options that it passes on, and would spin if its helper ended. So
+// the guest has no network, and is told why. Without a guest it returns wrong.
+func keepGuest(name string, args []string, wrong error) error {
+	if isLibraryCall(args) && uml.KernelOf(os.Getppid()) == 0 {
+		return wrong // it waits for the end of its socket
+	}
+	for _, arg := range args {
+		number, ok := strings.CutPrefix(arg, seqpacket)
+		guest, err := strconv.Atoi(number)
+		if !ok || err != nil {
+			continue
+		}
+		job := guard.Job{VNL: args[len(args)-1], Descr: "UML", Wrong: wrong.Error()}
+		if errors.Is(wrong, pflag.ErrHelp) {
+			job.Wrong = "a VNL does not begin with -"
+		}
+		if _, err := plug.NewSocket(guest); err == nil {
+			return errors.Join(new(plugOptions).tendGuest(name, guest, nil, nil, job), exitStatus(exitUsage))
+		}
+	}
+	return wrong
 }
 
 // isLibraryCall says that the arguments are such as a program with the static
@@ -114,13 +140,13 @@ func (o *plugOptions) tendGuest(name string, guest int, end *ending, bg *backgro
 	if _, err := plug.NewSocket(guest); err != nil {
 		return fmt.Errorf("seqpacket://%d: %w", guest, err)
 	}
-	if vnl := plug.ParseVNL(job.VNL); vnl.Plugin == "seqpacket" {
+	if vnl := plug.ParseVNL(job.VNL); vnl.Plugin == "seqpacket" && job.Wrong == "" {
 		fd, err := strconv.Atoi(vnl.Arg)
 		if err != nil {
 			return usagef("%s: %q is not the number of a descriptor", job.VNL, vnl.Arg)
 		}
 		if _, err := plug.NewSocket(fd); err != nil {
-			return fmt.Errorf("%s: %w", job.VNL, err)
+			return usagef("%s: %w", job.VNL, err)
 		}
 		job.Fd = fd
 	}
@@ -131,13 +157,16 @@ func (o *plugOptions) tendGuest(name string, guest int, end *ending, bg *backgro
 	}
 	job.Limit = uml.DefaultFrameLimit
 	pidfd := -1 // the end of the socket must do
-	if bg == nil {
-		parent := os.Getppid()
-		if limit, ok := uml.RunningLimit(parent, isHelperOf(job.VNL)); ok {
+	if bg == nil && !job.Once {
+		guest := os.Getppid()
+		if kernel := uml.KernelOf(guest); kernel > 0 {
+			guest = kernel // our parent may be a script
+		}
+		if limit, ok := uml.RunningLimit(guest, isHelperOf(job.VNL)); ok {
 			job.Limit = limit
 		}
 		// UML up to 6.12, when killed, leaves threads that keep the socket open.
-		if fd, err := unix.PidfdOpen(parent, 0); err == nil {
+		if fd, err := unix.PidfdOpen(guest, 0); err == nil {
 			pidfd = fd
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/umlvde/umlvde/internal/guard"
 	"github.com/umlvde/umlvde/internal/uml"
@@ -59,10 +59,10 @@ func run(args []string, stdout io.Writer) error {
 	return err
 }
 
-// socketDir makes a directory whose path a kernel's command line can hold.
+// socketDir makes a directory whose path a kernel's command line, and JSON, can hold.
 func socketDir() (string, error) {
 	tmp := os.TempDir()
-	if strings.ContainsAny(tmp, " ,='\"") || len(tmp) > 60 {
+	if uml.CheckSocket(filepath.Join(tmp, "umlvde-1234567890", "vec1234567890")) != nil || !utf8.ValidString(tmp) {
 		tmp = "/tmp"
 	}
 	return os.MkdirTemp(tmp, "umlvde-")
@@ -149,11 +149,9 @@ func startKeeper(dir string, args []string, verbose bool) (argv []string, err er
 func jobOf(link uml.Link) (guard.Job, error) {
 	end := endOptions{group: link.Group}
 	if link.Port != "" {
-		port, err := strconv.Atoi(link.Port)
-		if err != nil || port < 0 {
-			return guard.Job{}, fmt.Errorf("vec%d: port=%s is not a port of a switch", link.Unit, link.Port)
+		if err := end.port.Set(link.Port); err != nil {
+			return guard.Job{}, fmt.Errorf("vec%d: port=%w", link.Unit, err)
 		}
-		end.port = port
 	}
 	if link.Mode != "" {
 		if err := end.mode.Set(link.Mode); err != nil {
@@ -165,7 +163,7 @@ func jobOf(link uml.Link) (guard.Job, error) {
 		descr = fmt.Sprintf("UML vec%d", link.Unit)
 	}
 	return guard.Job{
-		VNL: link.VNL, Descr: descr, Port: end.port, Group: end.group, Mode: uint32(end.mode),
+		VNL: link.VNL, Descr: descr, Port: int(end.port), Group: end.group, Mode: uint32(end.mode),
 		Limit: link.Limit,
 	}, nil
 }
@@ -205,7 +203,7 @@ func keep(args []string) error {
 	for i, job := range k.Jobs {
 		fd := keepFd + 1 + i
 		unix.CloseOnExec(fd)
-		if err := serveListener(g, fd, job, func(int) int { return job.Limit }); err != nil {
+		if err := serveListener(g, fd, func(int) guard.Job { return job }); err != nil {
 			return err
 		}
 	}

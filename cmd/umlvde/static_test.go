@@ -189,11 +189,8 @@ func TestStaticLibraryInAKernel(t *testing.T) {
 // A kernel that gives its devices names of their own is still a kernel, whose socket
 // must not end when the network is not there yet, also behind a script.
 func TestNamedDeviceIsNoProgram(t *testing.T) {
-	dir := rig.TempDir(t)
-	must(t, os.WriteFile(dir+"/vde_plug", []byte("#!/bin/sh\n"+rig.VdePlug()+" \"$@\"\n:\n"), 0o700))
-	sw := dir + "/s"
-	u := rig.Boot(t, rig.Kernel(t, "6.12"), nil, []string{"vec0:transport=vde,descr=lab,vnl=" + sw},
-		[]string{"PATH=" + dir + ":" + os.Getenv("PATH")})
+	sw := rig.TempDir(t) + "/s"
+	u := behindScript(t, "6.12", "vec0:transport=vde,descr=lab,vnl="+sw)
 	address(u, 101)
 	u.Proc.WaitLine("vde_plug: lab: .*: link down: no switch there .*; trying again", 5*time.Second)
 	rig.Switch(t, sw)

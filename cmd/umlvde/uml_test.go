@@ -28,6 +28,14 @@ func underRun(t *testing.T, version string, vecs ...string) *rig.UML {
 	return rig.Boot(t, rig.Kernel(t, version), []string{rig.Umlvde(), "run", "-v", "--"}, vecs, nil)
 }
 
+// behindScript is asHelper with a script as vde_plug, which waits for the program.
+func behindScript(t *testing.T, version string, vecs ...string) *rig.UML {
+	t.Helper()
+	dir := rig.TempDir(t)
+	must(t, os.WriteFile(dir+"/vde_plug", []byte("#!/bin/sh\n"+rig.VdePlug()+" \"$@\"\n:\n"), 0o700))
+	return rig.Boot(t, rig.Kernel(t, version), nil, vecs, []string{"PATH=" + dir + ":" + os.Getenv("PATH")})
+}
+
 // address brings vec0 up with the address 10.0.2.n.
 func address(u *rig.UML, n int) {
 	u.Must(bootTime, fmt.Sprintf("ip link set vec0 up && ip addr add 10.0.2.%d/24 dev vec0", n))
@@ -281,12 +289,19 @@ func TestListen(t *testing.T) {
 	}
 }
 
-// The guest is given frames as long as its mtu= allows, and none longer.
+// The guest is given frames as long as its mtu= allows, and none longer, also behind
+// a script.
 func TestFramesAreLimitedToWhatTheGuestTakes(t *testing.T) {
+	for name, boot := range map[string]func(*testing.T, string, ...string) *rig.UML{"helper": asHelper, "script": behindScript} {
+		t.Run(name, func(t *testing.T) { framesAreLimited(t, boot) })
+	}
+}
+
+func framesAreLimited(t *testing.T, boot func(*testing.T, string, ...string) *rig.UML) {
 	sw := rig.TempDir(t) + "/h"
 	hub := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + sw})
 	hub.WaitLine("link up", 5*time.Second)
-	u := asHelper(t, "6.12", "vec0:transport=vde,vnl=vde://"+sw+",mtu=4000")
+	u := boot(t, "6.12", "vec0:transport=vde,vnl=vde://"+sw+",mtu=4000")
 	address(u, 1)
 	u.Must(bootTime, "ip link set vec0 promisc on")
 	rig.Eventually(t, 10*time.Second, "the guest is on the hub", func() bool {

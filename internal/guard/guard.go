@@ -108,6 +108,11 @@ func (g *Guardian) Tend(guest, pidfd int, job Job) error {
 		}
 	}
 	g.links[l] = struct{}{}
+	if job.Wrong != "" {
+		g.log.Error(job, "no network: "+job.Wrong)
+		l.setMode(draining)
+		return nil
+	}
 	now := time.Now()
 	l.holdFrames(now)
 	l.start(now)

@@ -15,7 +15,7 @@ import (
 // descriptors, the words and the Page. A guardian and its workers are the same
 // program, but package isolate starts the umlvde that it finds. The number
 // changes with anything but the Page, which is here by its size.
-var Protocol = fmt.Sprintf("2/%d", unsafe.Sizeof(Page{}))
+var Protocol = fmt.Sprintf("3/%d", unsafe.Sizeof(Page{}))
 
 // A Job is what a worker has to do: to join a guest's socket and a network.
 type Job struct {
@@ -29,8 +29,35 @@ type Job struct {
 	Limit int    // the longest frame that the guest takes, bytes
 	Fd    int    // a descriptor that VNL, a seqpacket://, names; its number is the guardian's. 0: none
 
+	Wrong string // why nothing can serve this guest: its frames are dropped; "" if that is not so
+
 	Once    bool // the guest takes the end of its socket for the answer if the first open fails: there is no second one
 	Patient bool // the guest can wait: its frames are not dropped when the network is full
+}
+
+// rawJob is a Job whose names are kept byte by byte: JSON's strings are UTF-8 only,
+// and those of files are not.
+type rawJob struct {
+	plainJob
+	VNL, Descr, Group []byte
+}
+
+type plainJob Job
+
+// MarshalJSON is json.Marshaler's.
+func (j Job) MarshalJSON() ([]byte, error) {
+	return json.Marshal(rawJob{plainJob(j), []byte(j.VNL), []byte(j.Descr), []byte(j.Group)})
+}
+
+// UnmarshalJSON is json.Unmarshaler's.
+func (j *Job) UnmarshalJSON(text []byte) error {
+	var r rawJob
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	*j = Job(r.plainJob)
+	j.VNL, j.Descr, j.Group = string(r.VNL), string(r.Descr), string(r.Group)
+	return nil
 }
 
 // The descriptors that a worker is born with.

@@ -29,7 +29,7 @@ func look(program string) (string, error) {
 	}
 	path, err := exec.LookPath(program)
 	if err != nil && !errors.Is(err, exec.ErrDot) { // who has "." in PATH is asked for the name with a slash
-		err = fmt.Errorf("the program that runs isolated plugins is missing (build it with: go install github.com/umlvde/umlvde/cmd/umlvde): %w", err)
+		err = fmt.Errorf("the program that runs isolated plugins is missing (build it with: go install github.com/umlvde/umlvde/cmd/umlvde@latest): %w", err)
 		if errors.Is(err, exec.ErrNotFound) {
 			err = &missing{err}
 		}

@@ -7,19 +7,23 @@ import (
 	"strings"
 )
 
-// StartedBy reports whether a UML kernel is the process with this id or has, perhaps
-// through scripts, started it. If it is not allowed to look at that process, it
-// says yes.
-func StartedBy(pid int) bool {
-	kernel, err := isKernel(pid)
-	for err == nil && !kernel && pid > 1 {
-		if pid = parentOf(pid); pid > 1 {
-			if kernel, err = isKernel(pid); err != nil {
-				return false // another user's: a login, not the kernel of this one
-			}
+// KernelOf returns the id of the UML kernel that is the process with this id or has,
+// perhaps through scripts, started it; 0 if there is none. A process that it is not
+// allowed to look at is taken for one.
+func KernelOf(pid int) int {
+	is, err := isKernel(pid)
+	if is || err != nil {
+		return pid
+	}
+	for pid = parentOf(pid); pid > 1; pid = parentOf(pid) {
+		switch is, err = isKernel(pid); {
+		case err != nil:
+			return 0 // another user's: a login, not the kernel of this one
+		case is:
+			return pid
 		}
 	}
-	return kernel || err != nil
+	return 0
 }
 
 // isKernel looks for what only UML kernels have, of any version: the table of

@@ -72,15 +72,14 @@ func isVector(arg string) bool {
 // if a shell has split what stands between quotes meant for the kernel, as in
 // vec0:transport=\"vde,vnl=cmd://ssh host //bin/x\".
 func wordLen(args []string) int {
-	first := args[0]
-	_, value, _ := strings.Cut(first, "=")
-	quoted := strings.HasPrefix(first, `"`) || strings.HasPrefix(value, `"`)
-	if !quoted || !isVector(first) || strings.Count(first, `"`)%2 == 0 {
-		return 1
+	start := strings.IndexByte(args[0], '"')
+	if !isVector(args[0]) || start > 0 && (args[0][start-1] != '=' || hasSpace(args[0][:start])) {
+		return 1 // it has none, or one that is meant for the plugin
 	}
-	for i, arg := range args[1:] {
-		if strings.HasSuffix(arg, `"`) {
-			return i + 2
+	quotes := 0
+	for i, arg := range args {
+		if quotes += strings.Count(arg, `"`); quotes%2 == 0 {
+			return i + 1
 		}
 	}
 	return 1
@@ -100,7 +99,7 @@ func read(arg string) (Spec, error) {
 
 // bess is the argument for the same device over a socket.
 func (s Spec) bess(sock string) (string, error) {
-	if err := checkSocket(sock); err != nil {
+	if err := CheckSocket(sock); err != nil {
 		return "", err
 	}
 	to := Spec{Unit: s.Unit, Options: []Option{{"transport", "bess"}, {"dst", sock}}}
@@ -127,7 +126,9 @@ func kernelTakes(value string) bool {
 	return value != "" && !isQuote(value[0]) && !hasSpace(value) && !strings.ContainsAny(value, "=,\"\x00")
 }
 
-func checkSocket(path string) error {
+// CheckSocket says what is wrong with the path of a socket that a kernel is to
+// connect to, for transport=bess,dst=PATH, if anything is.
+func CheckSocket(path string) error {
 	switch {
 	case !kernelTakes(path):
 		return fmt.Errorf("a kernel cannot connect to the socket %q: choose a path without spaces, '=', ',' and '\"'", path)

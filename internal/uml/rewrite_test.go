@@ -20,6 +20,8 @@ func TestRewriteReplacesVDEByBess(t *testing.T) {
 		"vec3:transport=vde", "vec4:transport=vde,vnl=,gro=1",
 		`vec5:transport="vde,vnl=cmd://ssh`, "host", `//bin/x"`,
 		`vec6:transport="tap,ifname=a`, `b"`,
+		`vec7:transport=vde,descr="my`, `vm",vnl="cmd://ssh`, "host", `//x"`,
+		`vec8:transport=vde,vnl=cmd://echo "`, `a="b"`,
 		"init=/x", "--", "vec0:transport=vde",
 	}
 	wantArgs := []string{
@@ -30,6 +32,8 @@ func TestRewriteReplacesVDEByBess(t *testing.T) {
 		"vec3:transport=bess,dst=/run/u3", "vec4:transport=bess,dst=/run/u4,gro=1",
 		"vec5:transport=bess,dst=/run/u5",
 		`vec6:transport="tap,ifname=a`, `b"`,
+		"vec7:transport=bess,dst=/run/u7",
+		"vec8:transport=bess,dst=/run/u8", `a="b"`,
 		"init=/x", "--", "vec0:transport=vde",
 	}
 	wantLinks := []Link{
@@ -41,6 +45,8 @@ func TestRewriteReplacesVDEByBess(t *testing.T) {
 		{Unit: 3, Limit: 1566},
 		{Unit: 4, Limit: 65536},
 		{Unit: 5, VNL: "cmd://ssh host //bin/x", Limit: 1566},
+		{Unit: 7, VNL: "cmd://ssh host //x", Descr: "my vm", Limit: 1566},
+		{Unit: 8, VNL: `cmd://echo "`, Limit: 1566},
 	}
 	given := slices.Clone(args)
 	gotArgs, gotLinks, err := Rewrite(args, sock)
