@@ -18,7 +18,8 @@ all: build
 build:
 	$(GOBUILD) -o bin/umlvde ./cmd/umlvde
 
-bin/umlvde:
+# So that root, who may have no Go, can install what was built before, but not an older version of it.
+bin/umlvde: go.mod go.sum $(shell find cmd internal libvdeplug -name '*.go' -o -name '*.[ch]')
 	$(MAKE) build
 
 demo:
@@ -76,17 +77,18 @@ image:
 	ci/image
 
 # umlvde against the C vde_plug and a C shuttle: frames by a played guest; TCP between real ones. BENCH='-quick', for instance.
+# Root (or sudo) is needed, for network namespaces.
 .PHONY: bench bench-uml
 bench:
 	ci/deps
 	$(MAKE) build
-	go run ./bench $(BENCH)
+	ci/as-root go run ./bench $(BENCH)
 
 bench-uml:
 	ci/deps
 	ci/kernels
 	$(MAKE) build
-	go run ./bench -uml $(BENCH)
+	ci/as-root go run ./bench -uml $(BENCH)
 
 # Package libvdeplug: against loops in C; for ten minutes, with all plugins; at the border to C (see ci/cgo).
 .PHONY: bench-lib soak cgo
@@ -96,8 +98,8 @@ bench-lib:
 
 soak:
 	ci/deps
-	LIBVDEPLUG_SOAK=$${SOAK:-10m} go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./libvdeplug
+	ci/as-root env LIBVDEPLUG_SOAK=$${SOAK:-10m} go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./libvdeplug
 
 cgo:
 	ci/deps
-	ci/cgo
+	ci/as-root ci/cgo
