@@ -21,7 +21,7 @@ var groupSizes = []int{1, 10, 100}
 // A scaleCase is a way to serve many guests.
 type scaleCase struct {
 	name   string
-	memory float64 // the bar: MiB PSS for each further link
+	memory float64 // the bar: MiB PSS for each further link; 0 if it is for comparison
 	// start starts n links and returns who serves them, the guests' ends and the
 	// far ends.
 	start func(c config, p programs, n int) (group, error)
@@ -48,7 +48,8 @@ type scaleResult struct {
 func scaleCases() []scaleCase {
 	return []scaleCase{
 		{"umlvde listen", 2, startListen},
-		{"helpers", 8, startHelpers},
+		{"helpers", 8, startHelpers(umlvde)},
+		{"C vde_plug", 0, startHelpers(cplug)},
 	}
 }
 
@@ -92,22 +93,24 @@ func startListen(c config, p programs, n int) (g group, err error) {
 }
 
 // startHelpers starts n helpers, each with a socketpair for a network.
-func startHelpers(_ config, p programs, n int) (g group, err error) {
-	for range n {
-		far, theirs, err := socketpair()
-		if err != nil {
-			return g, err
+func startHelpers(program string) func(config, programs, int) (group, error) {
+	return func(_ config, p programs, n int) (g group, err error) {
+		for range n {
+			far, theirs, err := socketpair()
+			if err != nil {
+				return g, err
+			}
+			g.fars = append(g.fars, &socketPort{sock: far})
+			h, err := startHelper(p, program, "seqpacket://4", theirs, -1)
+			theirs.Close()
+			if err != nil {
+				return g, err
+			}
+			g.guests = append(g.guests, h.guest)
+			g.procs = append(g.procs, h.proc)
 		}
-		g.fars = append(g.fars, &socketPort{sock: far})
-		h, err := startHelper(p, umlvde, "seqpacket://4", theirs, -1)
-		theirs.Close()
-		if err != nil {
-			return g, err
-		}
-		g.guests = append(g.guests, h.guest)
-		g.procs = append(g.procs, h.proc)
+		return g, nil
 	}
-	return g, nil
 }
 
 // end closes the guests' ends, upon which their helpers end.
@@ -318,6 +321,9 @@ func (r *report) scaleTable(b *strings.Builder) {
 func (r *report) scaleBars() []*bar {
 	rate, memory, idle := &bar{name: "100 links : 10 links, frames"}, &bar{name: "each further link: MiB PSS"}, &bar{name: "idle links: context switches"}
 	for _, s := range r.scale {
+		if s.bar == 0 {
+			continue
+		}
 		rate.judge(s.name, ratios(s.rate[100], s.rate[10]).mid, 0.9, true)
 		memory.judge(s.name, s.memory, s.bar, false)
 		idle.judge(fmt.Sprintf("%s, %d links", s.name, s.links), float64(s.switches), 0, false)
