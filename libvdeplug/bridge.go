@@ -107,23 +107,51 @@ func flow(before, after relay.Totals) Flow {
 // from the Conn, and keeps the error that ends it.
 type bridgeEnd struct {
 	plug.Plug
-	c   *Conn
-	why error
+	c    *Conn
+	why  error
+	late error // of a Recv that had frames to return first
 }
 
-// Recv is relay.Port's.
+// Recv is relay.Port's. It begins with what the Conn has taken out of its network.
 func (e *bridgeEnd) Recv(b *mmsg.Batch) (err error) {
-	if left := e.c.rd.batch; left != nil && left.Len() > 0 {
-		b.Clear()
-		for i := range left.Len() {
-			b.Append(left.Frame(i)) // as it was in a batch, it fits
+	switch left := e.c.rd.batch; {
+	case e.late != nil:
+		return e.note(e.late)
+	case left != nil && left.Len() > 0:
+		e.recvLeft(b, left)
+	default:
+		if err = e.Plug.Recv(b); err != nil {
+			return e.note(err)
 		}
-		left.Clear()
-	} else if err = e.Plug.Recv(b); err != nil {
-		return e.note(err)
 	}
 	e.c.rd.count.Sent(b.Len(), b.Bytes(b.Len()))
 	return nil
+}
+
+// recvLeft receives the frames of left, of which there are some, and then those
+// that the plug may keep inside, where no poll would find them. An error is left
+// for the next call.
+func (e *bridgeEnd) recvLeft(b, left *mmsg.Batch) {
+	r, _, _ := e.Fds()
+	b.Clear()
+	for {
+		for left.Len() > 0 {
+			if !b.Append(left.Frame(0)) {
+				return // b is full
+			}
+			left.Drop(1)
+		}
+		if b.Len() == mmsg.Max || mmsg.Readable(r) {
+			return
+		}
+		if err := e.Plug.Recv(left); err != nil {
+			if left.Clear(); err != unix.EAGAIN { //nolint:errorlint // the Port contract: bare
+				e.late = err
+			}
+			return
+		}
+		e.c.rd.screen()
+	}
 }
 
 // Send is relay.Port's.

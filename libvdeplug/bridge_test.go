@@ -5,6 +5,7 @@ package libvdeplug_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -169,6 +170,31 @@ func TestBridgeTakesWhatWasRead(t *testing.T) {
 		}
 	}
 	if got := br.stop(t); got.AB.Frames != 199 {
+		t.Errorf("carried %+v", got)
+	}
+}
+
+// TestBridgeTakesWhatACommandKeeps has a Conn that has read 128 frames from a pipe at
+// once, of which its batch holds no more than the first 64.
+func TestBridgeTakesWhatACommandKeeps(t *testing.T) {
+	var text []byte
+	for i := range 128 {
+		text = append(binary.BigEndian.AppendUint16(text, 60), rig.Frame(60, uint32(i))...)
+	}
+	file := filepath.Join(rig.TempDir(t), "frames")
+	must(t, os.WriteFile(file, text, 0o600))
+	a := open(t, "cmd://cat "+file+" -")
+	if n := rig.Number(receive(t, a)); n != 0 {
+		t.Fatalf("the first frame is number %d", n)
+	}
+	b, near := seqpackets(t)
+	br := startBridge(t, a, b)
+	for i := uint32(1); i < 128; i++ {
+		if n := rig.Number(receive(t, near)); n != i {
+			t.Fatalf("frame %d is number %d", i, n)
+		}
+	}
+	if got := br.stop(t); got.AB.Frames != 127 {
 		t.Errorf("carried %+v", got)
 	}
 }

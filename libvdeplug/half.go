@@ -93,9 +93,7 @@ func (c *Conn) fill(bufs [][]byte) error {
 		switch {
 		case err == nil:
 			h.futile = 0
-			runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
-			h.count.Dropped(relay.Runt, runts)
-			h.count.Dropped(relay.Giant, giants)
+			h.screen()
 			continue
 		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
 			last = err
@@ -114,6 +112,13 @@ func (c *Conn) fill(bufs [][]byte) error {
 		h.finish(last)
 	}
 	return nil
+}
+
+// screen drops what is no frame from the batch.
+func (h *half) screen() {
+	runts, giants := h.batch.Screen(MinFrameSize, mmsg.FrameCap)
+	h.count.Dropped(relay.Runt, runts)
+	h.count.Dropped(relay.Giant, giants)
 }
 
 // finish notes that reads have come to their end.
