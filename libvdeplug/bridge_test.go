@@ -246,6 +246,42 @@ func TestBridged(t *testing.T) {
 	send(t, a, rig.Frame(60, 7)) // it is free again
 }
 
+// TestBridgeThatDoesNotBegin has Bridges fail while a call waits: it is told so, or
+// goes on waiting, but it has no deadline that could have passed.
+func TestBridgeThatDoesNotBegin(t *testing.T) {
+	for name, call := range map[string]func(c *libvdeplug.Conn) (int, error){
+		"read":  func(c *libvdeplug.Conn) (int, error) { return c.Read(make([]byte, 60)) },
+		"write": func(c *libvdeplug.Conn) (int, error) { return c.Write(rig.Frame(1514, 1)) }, // there is room for some
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a := seqpackets(t)
+			b, _ := seqpackets(t)
+			ended := make(chan error, 1)
+			go func() {
+				for { // waits again
+					switch _, err := call(a); {
+					case errors.Is(err, net.ErrClosed):
+						ended <- err
+						return
+					case err != nil && !errors.Is(err, libvdeplug.ErrBridged):
+						t.Errorf("the call ended with %v", err)
+					}
+				}
+			}()
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			for range 200 {
+				parked(t, 1)
+				if _, err := libvdeplug.Bridge(ctx, a, b); !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+			}
+			must(t, a.Close())
+			_ = finish(t, "the call", ended)
+		})
+	}
+}
+
 // TestBridgeEnds ends Bridges in all ways.
 func TestBridgeEnds(t *testing.T) {
 	for name, end := range map[string]func(far, a, b, near *libvdeplug.Conn) (conn *libvdeplug.Conn, want error){

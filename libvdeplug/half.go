@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -45,6 +46,9 @@ func (c *Conn) acquire(h *half, l *lock) (err error) {
 		err = os.ErrDeadlineExceeded
 	}
 	l.leave()
+	if over := c.over(h); over != nil { // select has chosen one of several at random
+		return over
+	}
 	return err
 }
 
@@ -199,11 +203,17 @@ const (
 	futilePause = time.Millisecond
 )
 
-// wait parks the caller until the plug is ready.
+// wait parks the caller until the plug is ready, or may be.
 func (c *Conn) wait(h *half, p *poller) error {
 	if err := p.wait(); err != nil {
 		if over := c.over(h); over != nil { // it knows better
 			return over
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// It was claim's, for a Bridge that did not begin, or has been moved; or the
+			// caller's, whose timer is about to say so.
+			runtime.Gosched()
+			return nil
 		}
 		return err
 	}

@@ -112,6 +112,11 @@ func recvBlocks(t *testing.T, c *libvdeplug.Conn) {
 	_, err := c.Read(make([]byte, 60))
 	checkTimeout(t, err)
 	closeSoon(t, c)
+	for range 20 { // the deadline has passed as well, and the call is still there
+		if _, err := c.Read(make([]byte, 60)); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("a read after Close: %v", err)
+		}
+	}
 }
 
 // recvEmpty reads from a plugin that says without end that it has frames, and
