@@ -13,7 +13,8 @@ import "time"
 // process ends.
 //
 // seqpacket:// has no plugin: there is nothing to isolate, and it is opened as
-// without.
+// without. In the braces of another VNL it is refused, with syscall.EINVAL: the
+// child has not got the descriptor.
 type Isolation struct {
 	// Program is the umlvde to run: a path, or a name to be looked for in
 	// $PATH. "" means "umlvde".

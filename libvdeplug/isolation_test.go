@@ -322,6 +322,27 @@ func TestIsolatedSocket(t *testing.T) {
 	}
 }
 
+// TestIsolatedSocketInBraces has descriptors in braces, of which the child would take
+// its own: 3 is what it gets its frames from.
+func TestIsolatedSocketInBraces(t *testing.T) {
+	file := filepath.Join(rig.TempDir(t), "vnl")
+	must(t, os.WriteFile(file, []byte("seqpacket://3\n"), 0o600))
+	o := &libvdeplug.Options{Isolation: &libvdeplug.Isolation{Program: rig.Umlvde()}}
+	for _, vnl := range []string{
+		"vlan://5{seqpacket://3}", "vlan://5{vlan://6{seqpacket://3}}", "vlan://5{" + file + "}", "unknown://{seqpacket://3}",
+	} {
+		c, err := libvdeplug.Open(vnl, o)
+		if err == nil {
+			check(t, c.Close())
+		}
+		var op *libvdeplug.OpError
+		if !errors.Is(err, syscall.EINVAL) || !errors.As(err, &op) || op.VNL != vnl || !strings.Contains(err.Error(), "descriptor") {
+			t.Errorf("%s: %v", vnl, err)
+		}
+	}
+	openIsolated(t, "cmd://sh -c cat {seqpacket://3}", libvdeplug.Isolation{}) // arguments, no VNL
+}
+
 // TestIsolatedFull writes until there is no room, neither in the network nor on
 // the way to it: writes wait, as without a child, and nothing is lost.
 func TestIsolatedFull(t *testing.T) {

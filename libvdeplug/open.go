@@ -5,13 +5,16 @@ package libvdeplug
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/guard"
 	"github.com/umlvde/umlvde/internal/isolate"
 	"github.com/umlvde/umlvde/internal/plug"
+	"golang.org/x/sys/unix"
 )
 
 // Open plugs into the network that vnl names; "" means the user's default
@@ -76,6 +79,9 @@ func open(ctx context.Context, vnl string, o *Options) (plug.Plug, string, error
 		descr = filepath.Base(os.Args[0])
 	}
 	if i := o.Isolation; i != nil && v.Plugin != "seqpacket" {
+		if innermost(v).Plugin == "seqpacket" { // the child has no such descriptor, or another one
+			return nil, "", fmt.Errorf("a descriptor of this process cannot be used in the isolated one: %w", unix.EINVAL)
+		}
 		p, err := isolate.Open(ctx, isolate.Options{
 			Program: i.Program, Library: o.Library, Reconnect: i.Reconnect,
 			Job: guard.Job{VNL: v.Text, Descr: descr, Port: o.Port, Group: o.Group, Mode: uint32(o.Mode.Perm())},
@@ -84,6 +90,24 @@ func open(ctx context.Context, vnl string, o *Options) (plug.Plug, string, error
 	}
 	p, err := plug.Open(v, plug.Options{Descr: descr, Port: o.Port, Group: o.Group, Mode: o.Mode, Library: o.Library})
 	return p, v.Text, err
+}
+
+// innermost returns the VNL in the braces of v, and in the braces of that, and so
+// on; v if it has none. What follows cmd:// is not a VNL.
+func innermost(v plug.VNL) plug.VNL {
+	for v.Plugin != "cmd" {
+		_, nested, ok := strings.Cut(v.Arg, "{")
+		end := strings.LastIndex(nested, "}")
+		if !ok || end < 0 {
+			break
+		}
+		inner, err := plug.Resolve(nested[:end])
+		if err != nil {
+			break // the plugin's open says it better
+		}
+		v = inner
+	}
+	return v
 }
 
 // opened makes a Conn of a plug, if there is no error.
