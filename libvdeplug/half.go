@@ -166,16 +166,25 @@ func (c *Conn) flush() error {
 		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
 			h.end = err
 		default:
-			p, err := c.writePoller()
-			if err == nil {
-				err = c.wait(h, p)
-			}
-			if err != nil {
+			if err := c.waitForRoom(); err != nil {
 				return err
 			}
 		}
 	}
 	return h.end
+}
+
+// waitForRoom parks the caller until the plug has room for frames, or may have.
+func (c *Conn) waitForRoom() error {
+	if _, w, _ := c.plug.Fds(); w < 0 { // nothing tells when it has
+		time.Sleep(futilePause)
+		return nil
+	}
+	p, err := c.writePoller()
+	if err != nil {
+		return err
+	}
+	return c.wait(&c.wr, p)
 }
 
 // writePoller makes the poller for writes at its first use.

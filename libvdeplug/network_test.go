@@ -186,6 +186,42 @@ func TestNull(t *testing.T) {
 	checkTimeout(t, err)
 }
 
+// TestRoomWithoutDescriptor waits for room in a plugin that has no descriptor to wait
+// for: until there is some, the deadline passes or the Conn is closed.
+func TestRoomWithoutDescriptor(t *testing.T) {
+	dir := rig.TempDir(t)
+	gcc(t, "-shared", "-fPIC", "-o", filepath.Join(dir, "libvdeplug_full.so"), "testdata/full.c")
+	t.Setenv("VDEPLUGIN_PATH", dir)
+	full := filepath.Join(dir, "full")
+	must(t, os.WriteFile(full, nil, 0o600))
+	c := open(t, "full://"+full)
+	must(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
+	_, err := c.Write(rig.Frame(60, 1))
+	checkTimeout(t, err)
+	must(t, c.SetWriteDeadline(time.Time{}))
+
+	written := make(chan error, 1)
+	write := func() {
+		go func() {
+			_, err := c.Write(rig.Frame(60, 1))
+			written <- err
+		}()
+		rig.Eventually(t, soon, "the write waits", func() bool { return stacks("libvdeplug.(*Conn).waitForRoom(") > 0 })
+	}
+	write()
+	must(t, os.Remove(full))
+	must(t, finish(t, "the write", written))
+	if s := c.Stats(); s.TxFrames != 1 || s.TxDrops != 0 {
+		t.Errorf("counted %+v", s)
+	}
+	must(t, os.WriteFile(full, nil, 0o600))
+	write()
+	must(t, c.Close())
+	if err := finish(t, "the write", written); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 // TestSlirp asks slirp's router for its hardware address.
 func TestSlirp(t *testing.T) {
 	c := open(t, "slirp://")
