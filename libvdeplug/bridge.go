@@ -206,7 +206,22 @@ func claim(ctx context.Context, a, b *Conn) error {
 			return c.fail("bridge", err)
 		}
 	}
+	disarm(a, b)
 	return nil
+}
+
+// disarm takes back what the waiting calls of before have asked their pollers for, or
+// each frame that the Bridge carries would wake one of the runtime's threads.
+func disarm(a, b *Conn) {
+	for _, c := range []*Conn{a, b} {
+		for _, h := range []*half{&c.rd, &c.wr} {
+			h.mu.Lock() // shut takes it, too, to close the poller
+			if h.poll != nil && !isClosed(c.done) {
+				h.poll.disarm()
+			}
+			h.mu.Unlock()
+		}
+	}
 }
 
 // claimTurn waits for one of the turns.

@@ -7,16 +7,19 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
 	"github.com/umlvde/umlvde/libvdeplug/faultplug"
+	"golang.org/x/sys/unix"
 )
 
 // bridge is a Bridge that runs.
@@ -244,6 +247,61 @@ func TestBridged(t *testing.T) {
 		t.Errorf("a Conn and itself: %v", err)
 	}
 	send(t, a, rig.Frame(60, 7)) // it is free again
+}
+
+// TestBridgeDisarms has a read and a write wait when a Bridge begins: while it runs, no
+// poller of theirs may wake up for its frames.
+func TestBridgeDisarms(t *testing.T) {
+	_, a := seqpackets(t)
+	b, near := seqpackets(t)
+	waiting := make(chan error, 2)
+	go func() { waiting <- readUntilError(a) }()
+	go func() {
+		for f := rig.Frame(1514, 1); ; {
+			if _, err := b.Write(f); err != nil {
+				waiting <- err
+				return
+			}
+		}
+	}()
+	parked(t, 2)
+	if n := armed(t, a) + armed(t, b); n != 2 {
+		t.Fatalf("%d descriptors are armed while two calls wait", n)
+	}
+	br := startBridge(t, a, b)
+	for range 2 {
+		if err := finish(t, "a call", waiting); !errors.Is(err, libvdeplug.ErrBridged) {
+			t.Error(err)
+		}
+	}
+	if n := armed(t, a) + armed(t, b); n != 0 {
+		t.Errorf("%d descriptors are armed while the bridge runs", n)
+	}
+	br.stop(t)
+	go func() { waiting <- readUntilError(near) }() // makes room, and then waits
+	send(t, b, rig.Frame(60, 1))
+	must(t, b.Close())
+	checkEOF(t, finish(t, "the read", waiting))
+}
+
+// armed counts the epoll descriptors of this process that wait for frames of
+// a seqpacket://, or for room.
+func armed(t *testing.T, c *libvdeplug.Conn) (n int) {
+	t.Helper()
+	_, fd, _ := strings.Cut(c.LocalAddr().String(), "://")
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	must(t, err)
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // it may be closed by now
+		for line := range strings.Lines(string(text)) {
+			var tfd string
+			var events uint32
+			if _, err := fmt.Sscanf(line, "tfd: %s events: %x", &tfd, &events); err == nil && tfd == fd && events&(unix.EPOLLIN|unix.EPOLLOUT) != 0 {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // TestBridgeThatDoesNotBegin has Bridges fail while a call waits: it is told so, or

@@ -107,3 +107,14 @@ func (p *poller) ready(epfd uintptr) bool {
 	}
 	return true
 }
+
+// disarm asks for no event of the descriptor for frames until the next wait. The
+// caller must be sure that p.File is open and that nobody waits.
+func (p *poller) disarm() {
+	if p.op != 0 || p.data.Fd < 0 {
+		return
+	}
+	none := unix.EpollEvent{Events: unix.EPOLLONESHOT, Fd: p.data.Fd}
+	_ = unix.EpollCtl(p.Epoll.Fd, unix.EPOLL_CTL_MOD, int(p.data.Fd), &none) // the next wait will tell
+	p.op = unix.EPOLL_CTL_MOD
+}
