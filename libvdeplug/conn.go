@@ -25,9 +25,10 @@ import (
 // caller's is kept or used after a call has returned.
 //
 // Deadlines and Close end calls that wait, for frames, for room or for their
-// turn. What nothing can end is a call that a plugin does not return from. None
-// of Debian's plugins keeps a read or write for long in the way they are used
-// here; vde_send of an unknown one may, for ever.
+// turn. What nothing can end is a call that a plugin does not return from. Of
+// Debian's plugins only vdesl:// keeps a read or write for long in the way they
+// are used here: as long as a frame is on the serial line, which is for ever if
+// its end does not come. vde_send of an unknown plugin may, too.
 //
 // A Conn that hosts a network for others (hub://, switch://, multi://,
 // bonding://) passes their frames on, and lets new ones in, only while a Read
@@ -167,7 +168,9 @@ func (h *half) take(bufs [][]byte, sizes []int) (n int, err error) {
 // there, a datagram that is too long) is counted as dropped in [Stats].
 //
 // The other errors are [net.ErrClosed] after Close, [os.ErrDeadlineExceeded] after
-// the deadline and syscall.EPIPE once the network has ended.
+// the deadline and syscall.EPIPE once the network has ended. Only with cmd:// and
+// VNLs with another in braces (vlan, agno) may one come with the frame's length:
+// the frame counts as sent, but it, or its end, waits inside for the next write.
 func (c *Conn) Write(frame []byte) (n int, err error) {
 	frames := [1][]byte{frame}
 	if n, err = c.WriteBatch(frames[:]); n == 1 {
@@ -177,8 +180,8 @@ func (c *Conn) Write(frame []byte) (n int, err error) {
 }
 
 // WriteBatch sends frames in their order. It returns how many of them were sent;
-// if err is not nil, it is about the next one, and as in [Conn.Write]. The
-// frames of one call are not mixed with those of others.
+// if err is not nil, it is as in [Conn.Write] and about the next one, or about what
+// waits inside of the last. The frames of one call are not mixed with those of others.
 //
 // It does not allocate memory, except once for its Conn and once more when the
 // network is first out of room.

@@ -147,8 +147,8 @@ func (c *Conn) gather(frames [][]byte) (n int, err error) {
 }
 
 // flush sends the batch, waiting for room. What it could not send stays there;
-// if that is nothing in spite of an error, a command has read a part of the last
-// frame, and the next write will give it the rest.
+// if that is nothing in spite of an error, the plug has the rest (a command has read
+// a part of the last frame), and the next write will pass it on.
 func (c *Conn) flush() error {
 	h := &c.wr
 	for h.end == nil {

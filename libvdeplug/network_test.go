@@ -381,6 +381,23 @@ func TestCmd(t *testing.T) {
 	}
 }
 
+// TestCmdBegun has a command that does not read, so that in the end a frame finds room
+// for a part of it: it counts as sent, and the error comes with its length.
+func TestCmdBegun(t *testing.T) {
+	c := open(t, "cmd://sleep 1000")
+	frame := rig.Frame(libvdeplug.MaxFrameSize, 1) // no number of them fills a pipe
+	must(t, c.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+	n, sent, err := 0, uint64(0), error(nil)
+	for err == nil && sent < 100 {
+		n, err = c.Write(frame)
+		sent++
+	}
+	checkTimeout(t, err)
+	if s := c.Stats(); n != len(frame) || s.TxFrames != sent {
+		t.Errorf("Write number %d returned %d, %+v is counted", sent, n, s)
+	}
+}
+
 // TestCmdThatStays closes the plug of a command that takes no hints, and has
 // a child that takes none either.
 func TestCmdThatStays(t *testing.T) {

@@ -25,6 +25,11 @@ import (
 // [OpenContext] to limit that. It runs on the calling thread, so a goroutine
 // that is locked to a thread in another network namespace opens a tap there.
 //
+// The Conn of a seqpacket://N, also in braces, takes the descriptor over: it is
+// closed on exec, sends from a larger buffer and is closed by Close. So hand over
+// one that no [os.File] owns. After an error it is still the caller's; but when
+// a context has ended, or descriptors have run out, it may be closed, perhaps later.
+//
 // Errors are of type *[OpError]. errors.Is tells [fs.ErrNotExist] (no library,
 // plugin, switch or device), [fs.ErrPermission], syscall.EBUSY (a tap in use),
 // syscall.ECONNREFUSED (a switch that has died); errors.As tells a
