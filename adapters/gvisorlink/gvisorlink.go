@@ -63,7 +63,6 @@ type Endpoint struct {
 	address    tcpip.LinkAddress
 	mtu        uint32
 	dispatcher stack.NetworkDispatcher // nil if not attached
-	closed     bool
 	onClose    func()
 	err        error
 }
@@ -91,16 +90,16 @@ func New(conn Conn, o *Options) *Endpoint {
 // Attach starts to pass frames to a stack or, with nil, ends that. The stack calls
 // it when a NIC is made and when it is removed.
 func (e *Endpoint) Attach(dispatcher stack.NetworkDispatcher) {
-	e.mu.Lock()
-	e.dispatcher = dispatcher
-	e.mu.Unlock()
 	if dispatcher == nil {
 		e.end(nil)
-		return
 	}
-	e.work.Add(2)
-	go e.receive(dispatcher)
-	go e.send()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.dispatcher = dispatcher; dispatcher != nil {
+		e.work.Add(2) // before Wait sees that there is work
+		go e.receive(dispatcher)
+		go e.send()
+	}
 }
 
 // IsAttached implements [stack.LinkEndpoint].
@@ -134,10 +133,10 @@ func isClosed(c <-chan struct{}) bool {
 func (e *Endpoint) Close() {
 	e.end(nil)
 	e.mu.Lock()
-	first, action := !e.closed, e.onClose
-	e.closed = true
+	action := e.onClose // removes the NIC
+	e.onClose = nil
 	e.mu.Unlock()
-	if first && action != nil {
+	if action != nil {
 		action()
 	}
 	_ = e.conn.Close() // the interface has no way to tell
@@ -151,14 +150,12 @@ func (e *Endpoint) SetOnCloseAction(action func()) {
 }
 
 // Wait returns when the link has ended: the network has, or Close was called. [Err]
-// says which.
+// says which. A link that is not attached has nothing to wait for.
 func (e *Endpoint) Wait() {
-	e.mu.RLock()
-	removed := isClosed(e.stop) && !e.closed && e.err == nil
-	e.mu.RUnlock()
 	// Stack.Wait calls Attach(nil), Wait and Close, the first two of them with the
-	// stack's lock held, for which a frame that is being delivered may wait.
-	if !removed {
+	// stack's lock held, for which a frame that is being delivered may wait. So the
+	// work of a link whose NIC is removed is not waited for, whoever closes it.
+	if e.IsAttached() {
 		e.work.Wait()
 	}
 }

@@ -338,28 +338,47 @@ func TestEnd(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("Destroy under load", func(t *testing.T) {
-		for range 20 {
-			far, near := vdetest.Pair()
-			h := newHost(t, near, 1, nil)
-			request := echoRequest(t, h, 60)
-			flooded := make(chan struct{})
+	for name, end := range map[string]func(h *host){
+		"Destroy": func(h *host) { h.Destroy() },
+		"Close":   func(h *host) { h.link.Close() },
+		"both at once": func(h *host) {
+			closed := make(chan struct{})
 			go func() {
-				defer close(flooded)
-				for {
-					if _, err := far.Write(request); err != nil {
-						return
-					}
-				}
+				defer close(closed)
+				h.link.Close()
 			}()
-			go discard(far)
-			rig.Eventually(t, soon, "the stack is busy", func() bool { return h.Stats().ICMP.V4.PacketsReceived.EchoRequest.Value() > 100 })
-			within(t, "Destroy", h.Destroy)
-			within(t, "Wait", h.link.Wait)
-			must(t, far.Close())
-			<-flooded
+			h.Destroy()
+			<-closed
+		},
+	} {
+		t.Run(name+" under load", func(t *testing.T) {
+			for range 50 {
+				endUnderLoad(t, end)
+			}
+		})
+	}
+}
+
+func endUnderLoad(t *testing.T, end func(h *host)) {
+	t.Helper()
+	far, near := vdetest.Pair()
+	h := newHost(t, near, 1, nil)
+	request := echoRequest(t, h, 60)
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		for {
+			if _, err := far.Write(request); err != nil {
+				return
+			}
 		}
-	})
+	}()
+	go discard(far)
+	rig.Eventually(t, soon, "the stack is busy", func() bool { return h.Stats().ICMP.V4.PacketsReceived.EchoRequest.Value() > 100 })
+	within(t, "the stack", func() { end(h) })
+	within(t, "Wait", h.link.Wait)
+	must(t, far.Close())
+	<-flooded
 }
 
 // FuzzFrames lets frames of any size and contents come from the network, after
