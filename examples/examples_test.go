@@ -2,6 +2,7 @@
 package examples
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/umlvde/umlvde/adapters/gopacketio"
 	"github.com/umlvde/umlvde/internal/rig"
 	"github.com/umlvde/umlvde/libvdeplug"
 )
@@ -115,6 +119,41 @@ func ping(u *rig.UML, address string) {
 	u.Must(soon, "for i in 1 2 3 4 5; do busybox ping -c 2 -W 1 "+address+" && break; done")
 }
 
+// An example that is interrupted unplugs: a hub of its own leaves nothing behind.
+func TestInterrupt(t *testing.T) {
+	for name, networks := range map[string]int{"webserver": 1, "dhcpd": 1, "sniff": 1, "gvproxy": 1, "cable": 2} {
+		for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+			t.Run(fmt.Sprint(name, " ", signal), func(t *testing.T) {
+				dir := rig.TempDir(t)
+				var vnls []string
+				for n := range networks {
+					vnls = append(vnls, fmt.Sprintf("hub://%s/%d", dir, n))
+				}
+				p := start(t, "serving|listening|joining", name, vnls...)
+				p.Signal(signal)
+				if status := p.Wait(soon); status != 0 {
+					t.Errorf("it ended with %d", status)
+				}
+				if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %v, %v", left, err)
+				}
+			})
+		}
+	}
+}
+
+// Without a VNL, an example does not go to the default network.
+func TestUsage(t *testing.T) {
+	for _, name := range []string{"webserver", "dhcpd", "sniff", "gvproxy", "cable"} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, "usage: "+name+" .*VNL$", name)
+			if status := p.Wait(soon); status != 1 {
+				t.Errorf("it ended with %d", status)
+			}
+		})
+	}
+}
+
 func TestWebserver(t *testing.T) {
 	vnl, sw := newSwitch(t)
 	p := start(t, "serving http://10.0.0.1/ on", "webserver", vnl)
@@ -141,6 +180,7 @@ func TestWebserverOutlivesItsSwitch(t *testing.T) {
 	p.WaitLine("network again", soon)
 	u.Proc.WaitLine("link up again", soon)
 	greeted(t, u)
+	interrupt(t, p)
 }
 
 func TestDhcpd(t *testing.T) {
@@ -173,8 +213,61 @@ func TestDhcpd(t *testing.T) {
 	}
 	p.WaitLine("no address is left for 02:00:00:00:00:07", soon)
 	sw.Signal(syscall.SIGKILL)
-	p.WaitLine("EOF", soon)
-	p.Wait(soon)
+	p.WaitLine("the network has ended: EOF", soon)
+	if status := p.Wait(soon); status != 1 {
+		t.Errorf("it ended with %d", status)
+	}
+}
+
+// dhcpRequest is a frame in which a client takes a server's offer.
+func dhcpRequest(t *testing.T, client byte, server net.IP) []byte {
+	t.Helper()
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, client}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.IPv4zero, DstIP: net.IPv4bcast}
+	udp := &layers.UDP{SrcPort: 68, DstPort: 67}
+	buf := gopacket.NewSerializeBuffer()
+	err := errors.Join(udp.SetNetworkLayerForChecksum(ip),
+		gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+			&layers.Ethernet{SrcMAC: mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeIPv4}, ip, udp,
+			&layers.DHCPv4{
+				Operation: layers.DHCPOpRequest, HardwareType: layers.LinkTypeEthernet, ClientHWAddr: mac, Options: layers.DHCPOptions{
+					layers.NewDHCPOption(layers.DHCPOptMessageType, []byte{byte(layers.DHCPMsgTypeRequest)}),
+					layers.NewDHCPOption(layers.DHCPOptServerID, server.To4()),
+				},
+			}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// Who takes the offer of another server gets no answer and no address.
+func TestDhcpdLeavesOthersClients(t *testing.T) {
+	vnl, _ := newSwitch(t)
+	start(t, "serving 10.7.0.0/29 on", "dhcpd", "-network", "10.7.0.0/29", vnl)
+	c, err := libvdeplug.Open(vnl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	handle := gopacketio.New(c)
+	for n, server := range []net.IP{net.IPv4(10, 7, 0, 99), net.IPv4(10, 7, 0, 1)} {
+		if err := handle.WritePacketData(dhcpRequest(t, byte(n), server)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.SetReadDeadline(time.Now().Add(soon)); err != nil {
+		t.Fatal(err)
+	}
+	for packet := range gopacket.NewPacketSource(handle, layers.LayerTypeEthernet).Packets() {
+		if reply, ok := packet.Layer(layers.LayerTypeDHCPv4).(*layers.DHCPv4); ok {
+			if reply.ClientHWAddr[5] != 1 || reply.YourClientIP.String() != "10.7.0.2" {
+				t.Errorf("%v is for %v", reply.YourClientIP, reply.ClientHWAddr)
+			}
+			return
+		}
+	}
+	t.Error("there is no answer")
 }
 
 func TestSniff(t *testing.T) {

@@ -5,13 +5,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"net"
 	"net/netip"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -29,11 +33,18 @@ func main() {
 	network := netip.MustParsePrefix("10.0.0.0/24")
 	flag.TextVar(&network, "network", network, "IPv4 `prefix`")
 	flag.Parse()
-	log.Fatal(serve(flag.Arg(0), network.Masked())) // only an error ends it
+	if flag.NArg() != 1 {
+		log.Fatal("usage: dhcpd [-network PREFIX] VNL")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, flag.Arg(0), network.Masked()); err != nil && ctx.Err() == nil {
+		log.Fatal(err)
+	}
 }
 
-func serve(vnl string, network netip.Prefix) error {
-	conn, err := libvdeplug.Open(vnl, nil)
+func serve(ctx context.Context, vnl string, network netip.Prefix) error {
+	conn, err := libvdeplug.OpenContext(ctx, vnl, nil)
 	if err != nil {
 		return err
 	}
@@ -42,7 +53,7 @@ func serve(vnl string, network netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	defer stack.Destroy()
+	defer stack.Destroy() // unplugs
 
 	var queue waiter.Queue
 	socket, terr := stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
@@ -62,8 +73,12 @@ func serve(vnl string, network netip.Prefix) error {
 		link.Wait() // until the network ends
 		server.Close()
 	}()
+	context.AfterFunc(ctx, func() { server.Close() })
 	log.Printf("serving %v on %v", network, conn.LocalAddr())
-	return errors.Join(server.Serve(), link.Err())
+	if err := server.Serve(); link.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("the network has ended: %w", link.Err())
 }
 
 type leases struct {
@@ -98,6 +113,9 @@ func (l *leases) handle(conn net.PacketConn, peer net.Addr, request *dhcpv4.DHCP
 	answer, ok := answers[request.MessageType()]
 	if !ok {
 		return // also to one who gives an address back: it stays the client's
+	}
+	if chosen := request.ServerIdentifier(); chosen != nil && !chosen.Equal(l.server.AsSlice()) {
+		return // it takes the offer of another server
 	}
 	address, err := l.lease(request.ClientHWAddr.String())
 	if err == nil {

@@ -20,12 +20,12 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 2 {
-		log.Fatal("usage: gvproxy [VNL]")
+	if len(os.Args) != 2 {
+		log.Fatal("usage: gvproxy VNL")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, append(os.Args, "")[1]); err != nil && ctx.Err() == nil {
+	if err := serve(ctx, os.Args[1]); err != nil && ctx.Err() == nil {
 		log.Fatal(err)
 	}
 }

@@ -3,8 +3,8 @@
 //
 //	sniff -w lan.pcapng vde:///tmp/switch
 //
-// A switch sends it what is for everybody; make the switch a hub (hub/setswitch 0)
-// to see all.
+// A switch sends it what is for everybody; make the switch a hub (port/sethub 1 on
+// its console) to see all.
 package main
 
 import (
@@ -28,6 +28,9 @@ import (
 func main() {
 	file := flag.String("w", "", "`file` to write, in pcapng")
 	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: sniff [-w FILE] VNL")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, flag.Arg(0), *file); err != nil {

@@ -8,11 +8,15 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log"
 	"net/http"
 	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/umlvde/umlvde/adapters/gvisorlink"
@@ -23,22 +27,29 @@ import (
 )
 
 func main() {
-	address := flag.String("address", "10.0.0.1/24", "IPv4 address, and the `length` of the network's prefix")
+	address := flag.String("address", "10.0.0.1/24", "IPv4 `address/length`, with the length of the network's prefix")
 	outlive := flag.Bool("outlive", false, "run the plugin in a process of its own (umlvde, in $PATH), anew when its network ends")
 	flag.Parse()
+	if flag.NArg() != 1 {
+		log.Fatal("usage: webserver [-address ADDRESS/LENGTH] [-outlive] VNL")
+	}
 	var o libvdeplug.Options
 	if *outlive {
 		o.Isolation = &libvdeplug.Isolation{Reconnect: time.Second, OnState: report}
 	}
-	log.Fatal(serve(flag.Arg(0), *address, &o)) // only an error ends it
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx, flag.Arg(0), *address, &o); err != nil && ctx.Err() == nil {
+		log.Fatal(err)
+	}
 }
 
-func serve(vnl, address string, o *libvdeplug.Options) error {
+func serve(ctx context.Context, vnl, address string, o *libvdeplug.Options) error {
 	prefix, err := netip.ParsePrefix(address)
 	if err != nil {
 		return err
 	}
-	conn, err := libvdeplug.Open(vnl, o)
+	conn, err := libvdeplug.OpenContext(ctx, vnl, o)
 	if err != nil {
 		return err
 	}
@@ -47,7 +58,7 @@ func serve(vnl, address string, o *libvdeplug.Options) error {
 	if err != nil {
 		return err
 	}
-	defer stack.Destroy()
+	defer stack.Destroy() // unplugs
 	listener, err := gonet.ListenTCP(stack, tcpip.FullAddress{Port: 80}, ipv4.ProtocolNumber)
 	if err != nil {
 		return err
@@ -57,6 +68,7 @@ func serve(vnl, address string, o *libvdeplug.Options) error {
 		link.Wait() // until the network ends
 		server.Close()
 	}()
+	context.AfterFunc(ctx, func() { server.Close() })
 	log.Printf("serving http://%v/ on %v", prefix.Addr(), conn.LocalAddr())
 	if err := server.Serve(listener); link.Err() == nil {
 		return err
