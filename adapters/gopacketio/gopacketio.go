@@ -73,8 +73,9 @@ func (h *Handle) ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error) 
 	}
 }
 
-// Err returns the error with which the last read failed, nil if none has. It tells
-// why a gopacket.PacketSource has closed its channel, and must be called after that.
+// Err returns the error of the last read that failed, nil if none has. It belongs to
+// the goroutine that reads: it tells why a gopacket.PacketSource has closed its
+// channel, and must not be called before that.
 func (h *Handle) Err() error { return h.err }
 
 // final is an error that is also io.EOF.

@@ -19,7 +19,8 @@ const NIC tcpip.NICID = 1
 
 // NewStack makes an ordinary host on a network: a stack with IPv4, IPv6, TCP, UDP
 // and ping that has a link, as NIC number 1, some addresses there, and a route to
-// the network of each. End it with its Destroy, which closes the link.
+// the network of each; for a way beyond, add one with its AddRoute. End it with its
+// Destroy, which closes the link; an error of NewStack has closed it, too.
 //
 // TCP has no RACK, with which gVisor may take seconds to recover where many frames
 // were lost at once, as a vde_switch under load does it.
