@@ -250,10 +250,15 @@ func (l *Link) onTime(now time.Time) {
 	}
 }
 
-// look compares the progress of the serving worker with what it was at the last tick.
+// look compares the progress of the serving worker with what it was at the last
+// tick. A worker without progress is stuck as long as it is busy or has frames to
+// read, be it that we have read them in its place. One that sleeps and has none may
+// be well, so such a tick does not count; but only progress clears it of the others.
 func (l *Link) look(w *worker, now time.Time) {
-	elapsed := min(now.Sub(w.looked), 2*tick) // more means that all of us were stopped
+	elapsed := min(now.Sub(w.looked), tick) // more means that we were stopped, so perhaps all of us
 	w.looked = now
+	robbed := w.robbed
+	w.robbed = false
 	if p := w.page.Progress.Load(); p != w.progress {
 		w.progress, w.stuck, w.quiet = p, 0, 0
 		if l.mode == draining {
@@ -262,13 +267,16 @@ func (l *Link) look(w *worker, now time.Time) {
 		return
 	}
 	frames := mmsg.Readable(l.guest)
-	if l.mode == watching && w.page.Busy.Load() == 0 && !frames {
-		w.stuck = 0
+	if w.page.Busy.Load() == 0 && !frames && !robbed {
+		if l.mode == draining {
+			l.setMode(watching)
+		}
 		if w.quiet++; w.quiet >= restAfter {
 			l.rest(w)
 		}
 		return
 	}
+	w.quiet = 0
 	w.stuck += elapsed
 	switch {
 	case w.stuck >= killAfter:
@@ -295,7 +303,7 @@ func (l *Link) rest(w *worker) {
 func (l *Link) watch() {
 	if w := l.serving; w != nil && l.mode == resting {
 		w.page.Watched.Store(1)
-		w.looked, w.stuck, w.quiet = time.Now(), 0, 0
+		w.looked, w.quiet = time.Now(), 0
 		l.setMode(watching)
 	}
 }
@@ -322,7 +330,8 @@ func (l *Link) onGuest(events uint32) {
 // drain empties the guest's socket, as far as a few calls do.
 func (l *Link) drain() {
 	reason := relay.Down
-	if l.serving != nil {
+	w := l.serving
+	if w != nil {
 		reason = relay.Stalled
 	}
 	for range 16 {
@@ -330,6 +339,9 @@ func (l *Link) drain() {
 		l.up.In += uint64(frames)
 		l.up.Drops[reason] += uint64(frames)
 		l.lost += uint64(frames)
+		if w != nil && frames > 0 {
+			w.robbed = true
+		}
 		if errno != 0 && errno != unix.ECONNRESET || zero && frames == 0 {
 			return
 		}

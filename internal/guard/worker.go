@@ -27,6 +27,7 @@ type worker struct {
 	looked   time.Time // at its progress, last
 	progress uint64
 	stuck    time.Duration // without progress though busy or awaited
+	robbed   bool          // frames were taken in its place since looked
 	quiet    int           // ticks without anything to do, in a row
 	doom     time.Time     // when to be less patient: SIGTERM, then SIGKILL
 	termed   bool

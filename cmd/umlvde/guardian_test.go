@@ -1,0 +1,75 @@
+package main
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
+	"golang.org/x/sys/unix"
+)
+
+// resting starts a helper whose link has been quiet for long enough for both of its
+// processes to sleep, and returns its worker, too.
+func resting(t *testing.T, c rig.HelperConfig) (g *rig.Guest, worker int) {
+	t.Helper()
+	g = rig.StartHelper(t, c)
+	g.WaitLine("link up", 5*time.Second)
+	worker = onlyWorker(t, g)
+	time.Sleep(500 * time.Millisecond) // what is awaited is that nothing happens
+	return g, worker
+}
+
+// onlyWorker is the worker of a helper that has one.
+func onlyWorker(t *testing.T, g *rig.Guest) int {
+	t.Helper()
+	pids := g.Children()
+	if len(pids) != 1 {
+		t.Fatalf("workers %v, not one", pids)
+	}
+	return pids[0]
+}
+
+// unread is how many bytes the guest has sent that nobody has read.
+func unread(t *testing.T, g *rig.Guest) int {
+	t.Helper()
+	n, err := unix.IoctlGetInt(g.Fd, unix.TIOCOUTQ)
+	must(t, err)
+	return n
+}
+
+// A worker that was kept from a CPU until the guardian had taken its frame finds
+// nothing to do. It sleeps on, and is not taken for one that hangs.
+func TestWorkerWithoutFramesIsLeftAlone(t *testing.T) {
+	net := faultplug.New(t)
+	g, worker := resting(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	must(t, syscall.Kill(worker, syscall.SIGSTOP))
+	g.Send(rig.Frame(60, 1), time.Second)
+	rig.Eventually(t, 5*time.Second, "the guardian takes the frame", func() bool { return unread(t, g) == 0 })
+	must(t, syscall.Kill(worker, syscall.SIGCONT))
+	time.Sleep(1500 * time.Millisecond) // longer than a worker may hang
+	g.Echo(recovery)
+	if now := onlyWorker(t, g); now != worker {
+		t.Errorf("worker %d was replaced by %d", worker, now)
+	}
+	end(t, g)
+}
+
+// A worker that never moves is replaced, even if frames come so rarely that the
+// guardian rests in between.
+func TestStoppedWorkerIsReplacedThoughFramesAreRare(t *testing.T) {
+	net := faultplug.New(t)
+	g, worker := resting(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	must(t, syscall.Kill(worker, syscall.SIGSTOP))
+	tick := time.NewTicker(250 * time.Millisecond) // after a frame, the guardian looks for 200 ms at most
+	defer tick.Stop()
+	for limit := rig.NewLimit(15 * time.Second); rig.Alive(worker); <-tick.C {
+		if limit.Left() <= 0 {
+			t.Fatal("the worker is still there")
+		}
+		g.Send(rig.Frame(60, 1), time.Second)
+	}
+	g.Echo(recovery)
+	end(t, g)
+}
