@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -72,4 +73,44 @@ func TestStoppedWorkerIsReplacedThoughFramesAreRare(t *testing.T) {
 	}
 	g.Echo(recovery)
 	end(t, g)
+}
+
+// While one open hangs, another one that fails at once is repeated in pauses, and
+// its reason is told.
+func TestFailuresBesideAnOpenThatHangsAreRepeatedInPauses(t *testing.T) {
+	net := faultplug.New(t)
+	net.Set(t, faultplug.OpenBlock)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	g.WaitLine("link down: the plugin does not return from opening it", 5*time.Second)
+	net.Set(t, faultplug.OpenFail)
+	net.Clear(t, faultplug.OpenBlock)
+	workers := make(map[int]bool)
+	rig.Eventually(t, 15*time.Second, "the reason is told", func() bool {
+		for _, pid := range g.Children() {
+			workers[pid] = true
+		}
+		return strings.Contains(g.Lines()[len(g.Lines())-1], "link still down: "+syscall.EPROTO.Error())
+	})
+	if len(workers) > 6 { // one more each 1.5 s
+		t.Errorf("%d workers were started meanwhile", len(workers))
+	}
+	net.Clear(t, faultplug.OpenFail)
+	g.Echo(5 * time.Second)
+	end(t, g)
+}
+
+// While one open hangs and no other worker can be started, the guardian is asleep
+// between its tries.
+func TestGuardianThatCannotStartAnotherWorkerSleeps(t *testing.T) {
+	net := faultplug.New(t)
+	net.Set(t, faultplug.OpenBlock)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	rig.Eventually(t, 5*time.Second, "the first worker is there", func() bool { return len(g.Children()) > 0 })
+	must(t, unix.Prlimit(g.Pid(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: 3}, nil))
+	g.WaitLine("link still down: no worker can be started: too many open files", 15*time.Second)
+	g.Close()
+	g.Wait(5 * time.Second)
+	if took := g.Cmd.ProcessState.UserTime() + g.Cmd.ProcessState.SystemTime(); took > time.Second {
+		t.Errorf("it took %v of a CPU", took)
+	}
 }

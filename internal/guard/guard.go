@@ -185,6 +185,7 @@ type Link struct {
 	hold    time.Time // until then frames may wait for a worker that should soon serve
 	held    time.Time // when to look how many they are
 	retry   time.Time
+	tried   time.Time // when a worker was last started, or could not be
 	trouble time.Time // since when the link has not been up for long
 	downAt  time.Time // zero while up
 	lost    uint64    // frames dropped since downAt
@@ -211,13 +212,19 @@ func (l *Link) due() (d time.Time) {
 	for _, w := range l.workers {
 		soonest(w.doom)
 	}
-	if n := len(l.workers); l.serving == nil && n > 0 && !l.ending {
-		soonest(l.workers[n-1].started.Add(patience))
+	if l.opensHang() {
+		soonest(l.tried.Add(patience))
 	}
 	if w := l.serving; w != nil && l.mode != resting {
 		soonest(w.looked.Add(tick))
 	}
 	return d
+}
+
+// opensHang says that another open is to be tried beside those under way once
+// they have taken too long, and that no other try is planned.
+func (l *Link) opensHang() bool {
+	return l.serving == nil && len(l.workers) > 0 && l.retry.IsZero() && !l.ending
 }
 
 func (l *Link) onTime(now time.Time) {
@@ -242,7 +249,7 @@ func (l *Link) onTime(now time.Time) {
 	if l.ending {
 		return
 	}
-	if n := len(l.workers); l.serving == nil && n > 0 && now.Sub(l.workers[n-1].started) >= patience {
+	if l.opensHang() && now.Sub(l.tried) >= patience {
 		l.startBeside(now)
 	}
 	if !l.retry.IsZero() && !l.retry.After(now) {
@@ -404,7 +411,7 @@ func (l *Link) finishIfDone() {
 
 // start starts a worker.
 func (l *Link) start(now time.Time) {
-	l.retry = time.Time{}
+	l.retry, l.tried = time.Time{}, now
 	if l.trouble.IsZero() {
 		l.trouble = now
 	}
@@ -491,7 +498,13 @@ func (l *Link) gone(w *worker) {
 		l.finishIfDone()
 		return
 	}
-	if l.serving == nil && len(l.workers) == 0 {
+	switch {
+	case l.serving != nil:
+	case len(l.workers) > 0: // which are tried beside it
+		if !w.killed {
+			l.tellDown(w.reason(), now)
+		}
+	default:
 		if l.job.Once && !l.wasUp {
 			l.g.err = fmt.Errorf("%s: %w", Show(l.job.VNL), w.reason())
 			l.end()

@@ -34,7 +34,8 @@ type worker struct {
 
 	why      string // its own words
 	watchFor string
-	killedBy string // ours
+	killed   bool   // by us
+	killedBy string // our reason, if it is worth telling
 	crash    string // the Go runtime's
 	partial  string // a line of stderr that is not complete
 	lines    int    // of stderr that were passed on
@@ -219,7 +220,7 @@ func (w *worker) kill(why string) {
 	if w.killedBy == "" {
 		w.killedBy = why
 	}
-	w.doom = time.Time{}
+	w.killed, w.doom = true, time.Time{}
 	_ = unix.Kill(w.pid, unix.SIGKILL) // it may have ended, but has not been reaped
 }
 
