@@ -114,3 +114,16 @@ func TestGuardianThatCannotStartAnotherWorkerSleeps(t *testing.T) {
 		t.Errorf("it took %v of a CPU", took)
 	}
 }
+
+// A command that fills standard error for ever neither freezes the guest nor keeps
+// the guardian from its signals.
+func TestGuestOutlivesACommandThatPrintsForEver(t *testing.T) {
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: `cmd://sh -c "yes >&2"`})
+	g.WaitLine(": y$", 5*time.Second)
+	killWorker(t, g)
+	t.Logf("the guest waited %v at most", flood(t, g, time.Second))
+	g.Signal(syscall.SIGTERM)
+	if code := g.Wait(2 * time.Second); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}

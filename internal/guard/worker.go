@@ -168,7 +168,7 @@ const maxLines = 16
 // keeps only the first line, as the reason.
 func (w *worker) onStderr() {
 	var buf [4096]byte
-	for {
+	for range 16 { // all that a pipe holds; who prints for ever must not keep us here
 		n, err := unix.Read(w.stderr, buf[:])
 		if n <= 0 {
 			if err != unix.EAGAIN && err != unix.EINTR {
