@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,4 +128,24 @@ func TestGuestOutlivesACommandThatPrintsForEver(t *testing.T) {
 	if code := g.Wait(2 * time.Second); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
+}
+
+// A helper that was born to ignore SIGINT, as a script's background processes are,
+// keeps its link when the terminal sends one to all of them.
+func TestIgnoredInterruptDoesNotEndTheWorker(t *testing.T) {
+	net := faultplug.New(t)
+	script := filepath.Join(rig.TempDir(t), "vde_plug")
+	must(t, os.WriteFile(script, []byte("#!/bin/sh\ntrap '' INT; exec "+rig.VdePlug()+` "$@"`), 0o700))
+	g := rig.StartHelper(t, rig.HelperConfig{
+		Program: script, VNL: net.VNL(), Env: []string{net.Env()}, Attr: &syscall.SysProcAttr{Setpgid: true},
+	})
+	g.WaitLine("link up", 5*time.Second)
+	worker := onlyWorker(t, g)
+	must(t, syscall.Kill(-g.Pid(), syscall.SIGINT))
+	time.Sleep(300 * time.Millisecond) // what is awaited is that nothing happens
+	g.Echo(recovery)
+	if now := onlyWorker(t, g); now != worker {
+		t.Errorf("worker %d was replaced by %d", worker, now)
+	}
+	end(t, g)
 }

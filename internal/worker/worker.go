@@ -35,7 +35,8 @@ func Main() int {
 	unix.CloseOnExec(guard.CtlFd)
 	unix.CloseOnExec(guard.PageFd)
 	terminated := make(chan os.Signal, 1)
-	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(terminated, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGINT) // a terminal's is for the guardian, who may ignore it
 
 	line := guard.NewLine(guard.CtlFd)
 	job, err := line.Job()
