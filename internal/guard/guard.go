@@ -315,9 +315,10 @@ func (l *Link) watch() {
 	}
 }
 
+// setMode changes who reads the guest's socket; at the end that stays as it is.
 func (l *Link) setMode(m mode) {
-	l.mode = m
 	if !l.ending {
+		l.mode = m
 		l.g.loop.mod(l.guest, m.events())
 	}
 }
