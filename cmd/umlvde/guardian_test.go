@@ -149,3 +149,26 @@ func TestIgnoredInterruptDoesNotEndTheWorker(t *testing.T) {
 	}
 	end(t, g)
 }
+
+// Guests that connect while umlvde listen is about to end do not keep it.
+func TestGuestsThatComeAtTheEndDoNotKeepTheListener(t *testing.T) {
+	net := faultplug.New(t)
+	name, value, _ := strings.Cut(net.Env(), "=")
+	t.Setenv(name, value)
+	path := filepath.Join(rig.TempDir(t), "guests")
+	p := rig.StartListen(t, "-v", path, net.VNL())
+	connect := func() {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		_ = unix.Connect(fd, &unix.SockaddrUnix{Name: path}) // the listener may be gone
+	}
+	connect()
+	p.WaitLine("link up", 5*time.Second)
+	net.Set(t, faultplug.CloseBlock) // so that the end takes a while
+	p.Signal(syscall.SIGTERM)
+	rig.Eventually(t, 5*time.Second, "it ends", func() bool {
+		connect()
+		return !rig.Alive(p.Pid())
+	})
+}

@@ -153,8 +153,6 @@ func serveListener(g *guard.Guardian, fd int, job func(pid int) guard.Job) error
 				pidfd = -1 // the end of the socket must do
 			}
 		}
-		if err := g.Tend(guest, pidfd, job(pid)); err != nil {
-			_ = unix.Close(guest)
-		}
+		_ = g.Tend(guest, pidfd, job(pid)) // or the guest sees its socket closed
 	})
 }

@@ -27,6 +27,7 @@ type Guardian struct {
 	links map[*Link]struct{}
 	ino   *watcher
 	held  bool // go on without any link
+	over  bool // Stop has been called
 	err   error
 }
 
@@ -86,8 +87,9 @@ func (g *Guardian) Run() error {
 }
 
 // Stop ends all links: their workers close their plugs, with a moment to do so.
+// There will be no others.
 func (g *Guardian) Stop() {
-	g.held = false
+	g.held, g.over = false, true
 	for l := range g.links {
 		l.end()
 	}
@@ -95,15 +97,22 @@ func (g *Guardian) Stop() {
 
 // Tend takes over the guest's socket and serves it until the guest closes its
 // end or the process behind pidfd (-1: none) ends. Both descriptors are the
-// link's from now on.
-func (g *Guardian) Tend(guest, pidfd int, job Job) error {
+// link's from now on; if there is an error, they are closed.
+func (g *Guardian) Tend(guest, pidfd int, job Job) (err error) {
 	l := &Link{g: g, guest: guest, pidfd: pidfd, job: job, mode: watching}
+	defer func() {
+		if err != nil {
+			l.closeGuest()
+		}
+	}()
+	if g.over {
+		return errors.New("the guardian has been told to end")
+	}
 	if err := g.loop.add(guest, l.mode.events(), l.onGuest); err != nil {
 		return err
 	}
 	if pidfd >= 0 {
 		if err := g.loop.add(pidfd, unix.EPOLLIN, func(uint32) { l.guestGone() }); err != nil {
-			g.loop.del(guest)
 			return err
 		}
 	}
@@ -396,15 +405,19 @@ func (l *Link) forgetGuest() {
 	}
 }
 
-func (l *Link) finishIfDone() {
-	if !l.ending || len(l.workers) > 0 {
-		return
-	}
+func (l *Link) closeGuest() {
 	l.forgetGuest()
 	_ = unix.Close(l.guest)
 	if l.pidfd >= 0 {
 		_ = unix.Close(l.pidfd)
 	}
+}
+
+func (l *Link) finishIfDone() {
+	if !l.ending || len(l.workers) > 0 {
+		return
+	}
+	l.closeGuest()
 	l.g.ino.forget(l)
 	delete(l.g.links, l)
 	l.g.log.Info(l.job, fmt.Sprintf("guest to network %s; network to guest %s", &l.up, &l.down))

@@ -1,6 +1,12 @@
 package guard
 
 import (
+	"errors"
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/rig"
+	"os"
+	"os/signal"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +39,11 @@ func guestSocket(t *testing.T) (guest, ours int) {
 	return pair[0], pair[1]
 }
 
+func isOpen(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil
+}
+
 // A worker that still moves when its link ends gets no frames any more: they are
 // the guardian's to drain until it is gone.
 func TestGuardianDrainsUntilTheLinkHasEnded(t *testing.T) {
@@ -55,6 +66,57 @@ func TestGuardianDrainsUntilTheLinkHasEnded(t *testing.T) {
 		now = now.Add(tick)
 		if l.look(w, now); l.mode != draining {
 			t.Fatalf("mode %v after the worker has moved", l.mode)
+		}
+	}
+}
+
+// A guest that comes when the guardian is about to end is refused, and what it came
+// with is closed.
+func TestStoppingGuardianTakesNoGuest(t *testing.T) {
+	guest, ours := guestSocket(t)
+	pidfd, err := unix.PidfdOpen(unix.Getpid(), 0)
+	must(t, err)
+	g := newGuardian(t)
+	g.Stop()
+	if err := g.Tend(ours, pidfd, Job{Wrong: "a test"}); err == nil {
+		t.Fatal("the guest was taken")
+	}
+	if isOpen(ours) || isOpen(pidfd) || !mmsg.HungUp(guest) {
+		t.Errorf("the guest's socket is open: %v; its pidfd: %v", isOpen(ours), isOpen(pidfd))
+	}
+	must(t, g.Run())
+}
+
+// What cannot be watched over is closed.
+func TestTendClosesWhatItDoesNotTake(t *testing.T) {
+	_, ours := guestSocket(t)
+	file, err := unix.MemfdCreate("no pidfd", unix.MFD_CLOEXEC) // which epoll does not take
+	must(t, err)
+	g := newGuardian(t)
+	if err := g.Tend(ours, file, Job{Wrong: "a test"}); !errors.Is(err, unix.EPERM) {
+		t.Error(err)
+	}
+	if isOpen(ours) || isOpen(file) {
+		t.Errorf("the guest's socket is open: %v; its pidfd: %v", isOpen(ours), isOpen(file))
+	}
+	must(t, g.Run())
+}
+
+// A page that cannot be made leaves no descriptor.
+func TestNoPage(t *testing.T) {
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var before unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_FSIZE, &before))
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: before.Max}))
+	page, fd, err := NewPage()
+	must(t, unix.Setrlimit(unix.RLIMIT_FSIZE, &before))
+	if !errors.Is(err, unix.EFBIG) || page != nil || fd != -1 {
+		t.Errorf("%v %d %v", page, fd, err)
+	}
+	for fd, what := range rig.OpenFiles(t, os.Getpid()) {
+		if strings.Contains(what, "memfd:umlvde") {
+			t.Errorf("descriptor %d is %s", fd, what)
 		}
 	}
 }

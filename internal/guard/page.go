@@ -23,14 +23,17 @@ type Page struct {
 // NewPage makes a page and the memfd that hands it to a worker.
 func NewPage() (p *Page, fd int, err error) {
 	fd, err = unix.MemfdCreate("umlvde", unix.MFD_CLOEXEC)
-	if err == nil {
-		err = unix.Ftruncate(fd, int64(unsafe.Sizeof(Page{})))
+	if err != nil {
+		return nil, -1, fmt.Errorf("shared memory: %w", err)
 	}
-	if err == nil {
+	if err = unix.Ftruncate(fd, int64(unsafe.Sizeof(Page{}))); err != nil {
+		err = fmt.Errorf("shared memory: %w", err)
+	} else {
 		p, err = MapPage(fd)
 	}
 	if err != nil {
-		return nil, -1, fmt.Errorf("shared memory: %w", err)
+		_ = unix.Close(fd)
+		return nil, -1, err
 	}
 	return p, fd, nil
 }
