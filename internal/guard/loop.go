@@ -52,11 +52,18 @@ func (l *loop) mod(fd int, events uint32) {
 	_ = unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_MOD, fd, &ev) // cannot fail for what add took
 }
 
-// del forgets fd, which the caller closes afterwards.
+// del forgets fd, which the caller closes afterwards, and its events at hand: the
+// next file to be opened gets the same number.
 func (l *loop) del(fd int) {
-	if l.on[fd] != nil {
-		delete(l.on, fd)
-		_ = unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_DEL, fd, nil) // as above
+	if l.on[fd] == nil {
+		return
+	}
+	delete(l.on, fd)
+	_ = unix.EpollCtl(l.ep.Fd, unix.EPOLL_CTL_DEL, fd, nil) // as above
+	for i := range l.events[:l.n] {
+		if l.events[i].Fd == int32(fd) {
+			l.events[i].Fd = -1
+		}
 	}
 }
 
