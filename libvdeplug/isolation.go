@@ -20,16 +20,19 @@ type Isolation struct {
 	// $PATH. "" means "umlvde".
 	Program string
 
-	// Reconnect, if not 0, makes a Conn outlive its network and its child:
+	// Reconnect, if positive, makes a Conn outlive its network and its child:
 	// another child is started, again and again, in pauses that grow to this.
-	// Meanwhile reads wait; what is written is counted as dropped, as on
-	// a cable that was pulled. The first Open fails as ever. Later children are
-	// started from any thread, so in the network namespace of the process.
+	// One that does not come back from its open is killed, after 2 s at first
+	// and 30 s at last. Meanwhile reads wait; what is written is counted as
+	// dropped, as on a cable that was pulled. The first Open fails as ever. Later
+	// children are started from any thread, so in the network namespace of the
+	// process.
 	Reconnect time.Duration
 
-	// OnState, if not nil, is told each time the Conn has lost its network, with
-	// the reason (io.EOF if it has ended by itself), and each time it has one
-	// again, with nil. It is not called for Open and Close. It runs on a goroutine
+	// OnState, if not nil, is told each time a Conn with Reconnect has lost its
+	// network, with the reason (io.EOF if it has ended by itself), and each time it
+	// has one again, with nil. It is not called for Open and Close, nor without
+	// Reconnect, where reads and writes return the reason. It runs on a goroutine
 	// of the Conn's, which does nothing else meanwhile, perhaps before Open has
 	// returned; it may call any method of the Conn.
 	OnState func(c *Conn, down error)

@@ -24,12 +24,15 @@ type Options struct {
 	Job       guard.Job
 	Program   string        // the umlvde to run; "" means the one in $PATH
 	Library   string        // for the worker's $LIBVDEPLUG; "" means ours
-	Reconnect time.Duration // the longest pause between two tries; 0 means that the first end is the end
+	Reconnect time.Duration // the longest pause between two tries; 0 or less means that the first end is the end
 }
 
 const (
 	// firstPause is the pause before the first new try; the next ones double.
 	firstPause = 10 * time.Millisecond
+	// patience is how long the first new open may take, as it may never return;
+	// the next ones may take twice as long each, up to lastPatience.
+	patience, lastPatience = 2 * time.Second, 30 * time.Second
 	// stableAfter is how long a plug must have been up for the pauses to begin
 	// anew.
 	stableAfter = time.Second
@@ -78,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Plug, error) {
 		_, _ = unix.Close(pair[0]), unix.Close(pair[1])
 		return nil, err
 	}
-	if o.Reconnect == 0 {
+	if o.Reconnect <= 0 {
 		p.dropFar() // the worker's end shall show
 	}
 	return p, nil
@@ -152,14 +155,15 @@ func (p *Plug) restart(pause time.Duration) (*child, time.Duration) {
 		case <-ctx.Done():
 		}
 	}()
-	for {
+	for limit := patience; ; {
 		select {
 		case <-time.After(min(pause, p.o.Reconnect)):
 		case <-p.closing:
 			return nil, 0
 		}
 		pause = min(2*pause, p.o.Reconnect)
-		c, err := start(ctx, &p.o, p.far)
+		c, err := startWithin(ctx, limit, &p.o, p.far)
+		limit = min(2*limit, lastPatience)
 		if err == nil {
 			p.mu.Lock()
 			p.child = c
@@ -168,6 +172,13 @@ func (p *Plug) restart(pause time.Duration) (*child, time.Duration) {
 			return c, pause
 		}
 	}
+}
+
+// startWithin is start, unless that takes too long.
+func startWithin(ctx context.Context, limit time.Duration, o *Options, far int) (*child, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return start(ctx, o, far)
 }
 
 // Recv is relay.Port's.

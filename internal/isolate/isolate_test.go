@@ -1,0 +1,90 @@
+package isolate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/umlvde/umlvde/internal/guard"
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/rig"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { os.Exit(rig.Main(m)) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// silentSwitch makes a socket at dir where a switch would answer, and waits for
+// somebody who asks; it never answers. It is gone then, but for who has asked.
+func silentSwitch(t *testing.T, dir string) {
+	t.Helper()
+	must(t, os.RemoveAll(dir))
+	must(t, os.Mkdir(dir, 0o700))
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/ctl"}))
+	must(t, unix.Listen(fd, 1))
+	if !rig.Poll(fd, unix.POLLIN, 5*time.Second) {
+		t.Fatal("nobody opens the network")
+	}
+	must(t, os.RemoveAll(dir))
+}
+
+func optionsFor(vnl string, reconnect time.Duration) Options {
+	return Options{Job: guard.Job{VNL: vnl}, Program: rig.Umlvde(), Reconnect: reconnect}
+}
+
+// An open that never returns is given up, so that the next one may succeed.
+func TestReconnectDoesNotWaitForAnOpenThatHangs(t *testing.T) {
+	dir := rig.TempDir(t) + "/s"
+	sw := rig.Switch(t, dir)
+	p, err := Open(context.Background(), optionsFor("vde://"+dir, 20*time.Millisecond))
+	must(t, err)
+	states := make(chan error, 10)
+	p.Start(func(down error) { states <- down })
+	defer p.Close()
+	sw.Signal(os.Kill)
+	if err := <-states; err == nil {
+		t.Error("no reason for the end of the switch")
+	}
+	silentSwitch(t, dir)
+	rig.Switch(t, dir)
+	select {
+	case err := <-states:
+		must(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("no network again")
+	}
+}
+
+// A Reconnect that is no time is none: the end is the end, and no child follows.
+func TestNegativeReconnectIsNone(t *testing.T) {
+	p, err := Open(context.Background(), optionsFor("null://", -time.Second))
+	must(t, err)
+	worker := p.child.cmd.Process.Pid
+	p.Start(func(down error) { t.Errorf("told of %v", down) })
+	defer p.Close()
+	must(t, syscall.Kill(worker, syscall.SIGKILL))
+	b, err := mmsg.NewBatch()
+	must(t, err)
+	defer b.Free()
+	fd, _, _ := p.Fds()
+	if !rig.Poll(fd, unix.POLLIN, 5*time.Second) {
+		t.Fatal("the child's end does not show")
+	}
+	var crash *CrashError
+	if err := p.Recv(b); !errors.As(err, &crash) || errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
