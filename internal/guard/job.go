@@ -119,10 +119,14 @@ func (l Line) Job() (job Job, err error) {
 }
 
 // Opened says that the plug is open and waits until the worker may serve the
-// guest; io.EOF says that it never will. From then on the worker outlives its
-// guardian, if it must; before, it is killed with it. It must be called on the
+// guest; io.EOF says that it never will, as its guardian is gone. From then on the
+// worker outlives its guardian, if it must; before, it is killed with the thread
+// that has started it, which so must not end earlier. It must be called on the
 // process's first thread, to which prctl(2) has to apply.
 func (l Line) Opened() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	if err := l.send(opened + Protocol); err != nil {
 		return err
 	}
@@ -130,10 +134,7 @@ func (l Line) Opened() error {
 	if err == nil && text != GoOn {
 		err = errors.New("unexpected word from the guardian")
 	}
-	if err != nil {
-		return err
-	}
-	return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+	return err
 }
 
 // Failed says why the worker is about to end.

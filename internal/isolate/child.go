@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,6 +56,10 @@ type child struct {
 
 // start starts a worker on its end of the socket and waits until it serves.
 func start(ctx context.Context, o *Options, far int) (*child, error) {
+	// Until a worker has opened its plug, it ends with the thread that has started
+	// it, on which another goroutine might end meanwhile that is locked to it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	c, err := spawn(o, far)
 	if err != nil {
 		return nil, fmt.Errorf("the plugin's process cannot be started: %w", err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,9 +26,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// silentSwitch makes a socket at dir where a switch would answer, and waits for
-// somebody who asks; it never answers. It is gone then, but for who has asked.
-func silentSwitch(t *testing.T, dir string) {
+// silentSwitch makes a socket at dir where a switch would answer; it never does.
+// asked waits for somebody who asks, and removes it.
+func silentSwitch(t *testing.T, dir string) (asked func()) {
 	t.Helper()
 	must(t, os.RemoveAll(dir))
 	must(t, os.Mkdir(dir, 0o700))
@@ -35,10 +37,13 @@ func silentSwitch(t *testing.T, dir string) {
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/ctl"}))
 	must(t, unix.Listen(fd, 1))
-	if !rig.Poll(fd, unix.POLLIN, 5*time.Second) {
-		t.Fatal("nobody opens the network")
+	return func() {
+		t.Helper()
+		if !rig.Poll(fd, unix.POLLIN, 5*time.Second) {
+			t.Fatal("nobody opens the network")
+		}
+		must(t, os.RemoveAll(dir))
 	}
-	must(t, os.RemoveAll(dir))
 }
 
 func optionsFor(vnl string, reconnect time.Duration) Options {
@@ -58,7 +63,7 @@ func TestReconnectDoesNotWaitForAnOpenThatHangs(t *testing.T) {
 	if err := <-states; err == nil {
 		t.Error("no reason for the end of the switch")
 	}
-	silentSwitch(t, dir)
+	silentSwitch(t, dir)()
 	rig.Switch(t, dir)
 	select {
 	case err := <-states:
@@ -85,6 +90,42 @@ func TestNegativeReconnectIsNone(t *testing.T) {
 	}
 	var crash *CrashError
 	if err := p.Recv(b); !errors.As(err, &crash) || errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// Threads of this process that end, as those do whose goroutine ends without
+// unlocking it, take no worker along that is about to open its plug.
+func TestWorkerOutlivesOtherThreads(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	dir := rig.TempDir(t) + "/s"
+	asked := silentSwitch(t, dir)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := Open(ctx, optionsFor("vde://"+dir, 0))
+		failed <- err
+	}()
+	asked()
+	var locked sync.WaitGroup
+	end := make(chan struct{})
+	for range 30 { // more than there are idle threads, so one of them gets the thread in question
+		locked.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			locked.Done()
+			<-end
+		}()
+	}
+	locked.Wait()
+	close(end)
+	select {
+	case err := <-failed:
+		t.Fatal(err)
+	case <-time.After(300 * time.Millisecond): // what is awaited is that nothing happens
+	}
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
