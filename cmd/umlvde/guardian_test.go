@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -171,4 +172,33 @@ func TestGuestsThatComeAtTheEndDoNotKeepTheListener(t *testing.T) {
 		connect()
 		return !rig.Alive(p.Pid())
 	})
+}
+
+// stall makes every look at dir wait for ever, as that of a network file system
+// does whose server is gone.
+func stall(t *testing.T, dir string) {
+	t.Helper()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("no file system can be played: ", err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Close(fd) // and who waits is told
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	must(t, unix.Mount("test", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)))
+}
+
+// A directory of the network's that does not answer any more stops its workers, not
+// the guest.
+func TestGuestOutlivesADirectoryThatHangs(t *testing.T) {
+	dir := rig.TempDir(t) + "/s"
+	sw := rig.Switch(t, dir)
+	g := rig.StartHelper(t, rig.HelperConfig{VNL: "vde://" + dir})
+	g.WaitLine("link up", 5*time.Second)
+	stall(t, dir)
+	sw.Signal(syscall.SIGKILL)
+	g.WaitLine("link down", 5*time.Second)
+	t.Logf("the guest waited %v at most", flood(t, g, 2*time.Second))
+	end(t, g)
 }

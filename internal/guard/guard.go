@@ -38,11 +38,15 @@ func New(log *Log) (*Guardian, error) {
 	if err != nil {
 		return nil, err
 	}
+	ino, err := newWatcher(l)
+	if err != nil {
+		return nil, err
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: newWatcher(l)}, nil
+	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: ino}, nil
 }
 
 // Watch calls f in Run whenever fd is readable or has hung up, until Unwatch.

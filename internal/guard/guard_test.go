@@ -25,7 +25,7 @@ func newGuardian(t *testing.T) *Guardian {
 	_, w := pipe(t)
 	g, err := New(&Log{Name: "test", Fd: w})
 	must(t, err)
-	t.Cleanup(func() { _, _ = g.loop.ep.File.Close(), g.null.Close() })
+	t.Cleanup(func() { _, _, _ = g.loop.ep.File.Close(), g.null.Close(), unix.Close(g.ino.walked) })
 	return g
 }
 

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,14 +14,36 @@ import (
 // inotify, on the deepest directory of the path that exists. A user has only so
 // many inotify instances, 128 by default, so it keeps one only while somebody
 // waits; without one, the retries of the links go on.
+//
+// A path may lead to a file system that does not answer, which must not keep the
+// guardian. So another goroutine walks it.
 type watcher struct {
 	loop    *loop
 	fd      int                      // -1 while nobody waits
 	waiting map[int]map[*Link]string // by watch: who waits, for which name in the directory
+	walking map[*Link]bool           // for whom a path is being walked; whether it still waits
+	walks   chan walk                // that have come to an end
+	walked  int                      // eventfd: there are some
 }
 
-func newWatcher(l *loop) *watcher {
-	return &watcher{loop: l, fd: -1, waiting: make(map[int]map[*Link]string)}
+// A walk along a link's path has ended at a directory.
+type walk struct {
+	l    *Link
+	wd   int // watch of the directory
+	name string
+	err  error
+}
+
+func newWatcher(l *loop) (*watcher, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	w := &watcher{
+		loop: l, fd: -1, waiting: make(map[int]map[*Link]string),
+		walking: make(map[*Link]bool), walks: make(chan walk, 1), walked: fd,
+	}
+	return w, l.add(fd, unix.EPOLLIN, func(uint32) { w.settle() })
 }
 
 // open gets an inotify instance, if there is none yet.
@@ -40,42 +63,77 @@ func (w *watcher) open() bool {
 	return true
 }
 
-// close gives it back, if nobody waits.
+// close gives it back, if nobody waits or walks.
 func (w *watcher) close() {
-	if w.fd >= 0 && len(w.waiting) == 0 {
+	if w.fd >= 0 && len(w.waiting) == 0 && len(w.walking) == 0 {
 		w.loop.del(w.fd)
 		_ = unix.Close(w.fd)
 		w.fd = -1
 	}
 }
 
-// await makes l.appeared be called when path may have appeared; "" waits for
-// nothing. It replaces what l waited for before. A path that appears before
-// the watch is set is found by the next retry.
+// await makes l.appeared be called when path, which is always the same for a link,
+// may have appeared; "" waits for nothing. It replaces what l waited for before.
+// A path that appears before the watch is set is found by the next retry.
 func (w *watcher) await(l *Link, path string) {
 	w.leave(l)
 	defer w.close()
-	if path == "" || !w.open() {
+	if path == "" {
 		return
 	}
+	_, busy := w.walking[l]
+	if !busy && !w.open() {
+		return
+	}
+	w.walking[l] = true
+	if busy { // it may hang, and there shall be no more of them
+		return
+	}
+	fd := w.fd
+	go func() {
+		a := watch(fd, path)
+		a.l = l
+		w.walks <- a
+		_, _ = unix.Write(w.walked, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // the loop wakes up in any case
+	}()
+}
+
+// watch makes an inotify instance watch the deepest directory of path that exists.
+func watch(fd int, path string) (a walk) {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
 	}
-	dir, name := filepath.Dir(path), filepath.Base(path)
+	dir := filepath.Dir(path)
+	a.name = filepath.Base(path)
 	for {
 		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" {
 			break
 		}
-		dir, name = filepath.Dir(dir), filepath.Base(dir)
+		dir, a.name = filepath.Dir(dir), filepath.Base(dir)
 	}
-	wd, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
-	if err != nil {
-		return // the retries go on
+	a.wd, a.err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR)
+	return a
+}
+
+// settle takes what walks have found. Without a watch, the retries go on.
+func (w *watcher) settle() {
+	var b [8]byte
+	_, _ = unix.Read(w.walked, b[:])
+	defer w.close()
+	for {
+		select {
+		case a := <-w.walks:
+			if w.walking[a.l] && a.err == nil {
+				if w.waiting[a.wd] == nil {
+					w.waiting[a.wd] = make(map[*Link]string)
+				}
+				w.waiting[a.wd][a.l] = a.name
+			}
+			delete(w.walking, a.l)
+		default:
+			return
+		}
 	}
-	if w.waiting[wd] == nil {
-		w.waiting[wd] = make(map[*Link]string)
-	}
-	w.waiting[wd][l] = name
 }
 
 // forget ends what await began.
@@ -84,11 +142,15 @@ func (w *watcher) forget(l *Link) {
 	w.close()
 }
 
+// leave leaves the watch where it is until close: the next walk, which may be under
+// way, most likely needs it.
 func (w *watcher) leave(l *Link) {
+	if w.walking[l] {
+		w.walking[l] = false
+	}
 	for wd, links := range w.waiting {
 		if delete(links, l); len(links) == 0 {
 			delete(w.waiting, wd)
-			_, _ = unix.InotifyRmWatch(w.fd, uint32(wd))
 		}
 	}
 }
