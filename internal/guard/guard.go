@@ -23,6 +23,7 @@ type Guardian struct {
 	exe   string   // the program that workers are started from
 	null  *os.File // their standard input and output
 	log   *Log
+	began time.Time
 	loop  *loop
 	links map[*Link]struct{}
 	ino   *watcher
@@ -46,7 +47,7 @@ func New(log *Log) (*Guardian, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Guardian{exe: "/proc/self/exe", null: null, log: log, loop: l, links: make(map[*Link]struct{}), ino: ino}, nil
+	return &Guardian{exe: "/proc/self/exe", null: null, log: log, began: time.Now(), loop: l, links: make(map[*Link]struct{}), ino: ino}, nil
 }
 
 // Watch calls f in Run whenever fd is readable or has hung up, until Unwatch.
@@ -163,6 +164,12 @@ const (
 	eofGrace, termGrace = 250 * time.Millisecond, 350 * time.Millisecond
 )
 
+// tickAfter is when to look at a link again. It is the same moment for all links, so
+// that many of them do not wake up the guardian more often than one does.
+func (g *Guardian) tickAfter(t time.Time) time.Time {
+	return t.Add(tick - t.Sub(g.began)%tick)
+}
+
 // mode is who reads the guest's socket, and how the guardian learns of frames.
 type mode int
 
@@ -229,7 +236,7 @@ func (l *Link) due() (d time.Time) {
 		soonest(l.tried.Add(patience))
 	}
 	if w := l.serving; w != nil && l.mode != resting {
-		soonest(w.looked.Add(tick))
+		soonest(l.g.tickAfter(w.looked))
 	}
 	return d
 }
@@ -246,7 +253,7 @@ func (l *Link) onTime(now time.Time) {
 			w.doomed()
 		}
 	}
-	if w := l.serving; w != nil && l.mode != resting && now.Sub(w.looked) >= tick {
+	if w := l.serving; w != nil && l.mode != resting && !l.g.tickAfter(w.looked).After(now) {
 		l.look(w, now)
 	}
 	if !l.proof.IsZero() && !l.proof.After(now) {

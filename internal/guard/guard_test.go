@@ -120,3 +120,13 @@ func TestNoPage(t *testing.T) {
 		}
 	}
 }
+
+// Links are looked at in the same moments, whenever each was looked at last.
+func TestLinksAreLookedAtTogether(t *testing.T) {
+	g := newGuardian(t)
+	for ns, ticks := range map[time.Duration]int{0: 1, 1: 1, tick - 1: 1, tick: 2, tick + 1: 2, 1000*tick + tick/2: 1001} {
+		if got, want := g.tickAfter(g.began.Add(ns)), g.began.Add(time.Duration(ticks)*tick); !got.Equal(want) {
+			t.Errorf("%v after the start: the next look is at %v, not %v", ns, got.Sub(g.began), want.Sub(g.began))
+		}
+	}
+}
