@@ -46,7 +46,7 @@ type Port interface {
 
 	// Fds names the descriptors to poll: r is readable when Recv has work, w
 	// is writable when Send may go on, ctl becomes readable when Check has
-	// something to say. -1 stands for none.
+	// something to say. -1 stands for none; without w, Send is tried again.
 	Fds() (r, w, ctl int)
 
 	// Check is called when ctl is readable; io.EOF or another error ends
@@ -111,7 +111,7 @@ type direction struct {
 	singles  int         // how many times in a row one frame came, and no more
 	callsC   bool        // src or dst does, so large frames go on in portions
 	size     int         // of the last frames, on the average, bytes; 0 if not callsC
-	futile   int         // wake-ups of src without a frame, in a row
+	futile   int         // wake-ups of src in a row that brought no frame, and left it readable
 	hup      bool        // the last poll found src hung up
 	count    *Counters
 }
@@ -216,7 +216,7 @@ func (r *Relay) Run() error {
 		}
 		r.mon.Progress.Add(1)
 		if gone != nil { // it cannot be written to; what it has left is read all the same
-			if r.up.dry {
+			if r.up.dry || r.up.stuck() {
 				return &GuestError{gone}
 			}
 			upMore = true
@@ -240,16 +240,21 @@ func (r *Relay) Run() error {
 // step moves at most mmsg.Max frames, if there may be one. more says that src may
 // have others at once. recv and send are what ended the source or the destination.
 func (d *direction) step() (more bool, recv, send error) {
+	d.dry = false
 	if !d.due {
 		return false, nil, nil
 	}
-	d.due, d.dry = false, false
+	d.due = false
 	if d.waiting() {
 		if err := d.flush(); err != nil {
 			return false, nil, err
 		}
 		left := d.batch.Len()
-		if left > 0 && (!d.lossy || !readable(d.src)) {
+		if left > 0 && !d.lossy {
+			return false, nil, nil
+		}
+		if left > 0 && !readable(d.src) {
+			d.dry = true
 			return false, nil, nil
 		}
 		d.count.Dropped(Full, left) // in favour of newer ones
@@ -271,6 +276,9 @@ func (d *direction) move() (came int, more bool, recv, send error) {
 		d.batch.Clear()
 		if err == unix.EAGAIN { //nolint:errorlint // the Port contract: bare
 			d.dry = true
+			if d.futile > 0 && !readable(d.src) { // it did something: a hub for its clients, for instance
+				d.futile = 0
+			}
 			return 0, false, nil, nil
 		}
 		return 0, false, err, nil
@@ -329,6 +337,9 @@ func (d *direction) flush() error {
 // waiting says that there is something that dst had no room for.
 func (d *direction) waiting() bool { return d.batch.Len() > 0 || d.dst.Unsent() }
 
+// stuck says that src is not read until dst has room.
+func (d *direction) stuck() bool { return !d.lossy && d.waiting() }
+
 // abandon counts the frames in hand when the relay ends.
 func (d *direction) abandon() {
 	d.count.Dropped(Closing, d.batch.Len())
@@ -346,6 +357,7 @@ func readable(p Port) bool {
 // before it is asked only every futilePause.
 const maxFutile = 64
 
+// futilePause is how long to wait where no descriptor tells how long.
 const futilePause = 1e6 // ns
 
 // wait sleeps until there is something to do, and finds out what.
@@ -367,16 +379,21 @@ func (r *Relay) wait() error {
 	}
 	sleep := int64(-1)
 	outlet := [2]int{-1, -1} // where polled tells that a full destination has room
+	var paused [2]bool       // nothing tells when to go on
 	for i, d := range []*direction{&r.up, &r.down} {
 		waiting := d.waiting()
 		if waiting {
 			outlet[i] = add([2]int{nw, gw}[i], unix.POLLOUT)
+			paused[i] = outlet[i] < 0
 		}
 		switch {
-		case waiting && !d.lossy:
+		case waiting && !d.lossy: // it is stuck
 			set[i].Fd = -1
 		case d.futile >= maxFutile:
-			set[i].Fd, sleep = -1, futilePause
+			set[i].Fd, paused[i] = -1, true
+		}
+		if paused[i] {
+			sleep = futilePause
 		}
 	}
 	ctls := len(polled)
@@ -407,12 +424,9 @@ func (r *Relay) wait() error {
 	for i, d := range []*direction{&r.up, &r.down} {
 		d.hup = set[i].Revents&unix.POLLHUP != 0
 		room := outlet[i] >= 0 && polled[outlet[i]].Revents != 0
-		d.due = set[i].Revents != 0 || room || d.futile >= maxFutile
-		switch {
-		case set[i].Revents != 0:
+		d.due = set[i].Revents != 0 || room || paused[i]
+		if set[i].Revents != 0 {
 			d.futile++
-		case d.futile >= maxFutile && !readable(d.src):
-			d.futile = 0
 		}
 	}
 	return nil

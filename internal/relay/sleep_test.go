@@ -110,6 +110,7 @@ func TestAlone(t *testing.T) {
 		"both ways": TestBothWays, "sizes": TestSizes, "full network": TestFullNetwork, "full guest": TestFullGuest,
 		"ends": TestEnds, "refused": TestRefused, "errors": TestErrors, "pump": TestPump, "futile": TestFutile,
 		"unsent": TestUnsent, "singles": TestSingles, "idle": TestIdle, "idle, full": TestIdleFull, "allocations": TestAllocations,
+		"last words": TestLastWords, "gone while full": TestGoneWhileFull, "works for others": TestWorksForOthers, "no outlet": TestNoOutlet,
 	} {
 		t.Run(name, test)
 	}
