@@ -70,9 +70,9 @@ func (b *Batch) Send(fd int) (sent int, errno unix.Errno) {
 
 // Drain reads and throws away frames that wait on fd, up to [Max], without
 // copying a byte of them, and returns how many they were. It does not block:
-// errno is EAGAIN if there is none. hangup says that a message of 0 bytes was
-// among them, the last one counted: on a SEQPACKET socket that is the end of
-// the stream, unless [HungUp] denies it.
+// errno is EAGAIN if there is none. zero says that a message of 0 bytes was
+// among them, which is not counted: on a SEQPACKET socket that is the end of
+// the stream, unless [HungUp] denies it, or [Queued] says that more follows.
 func Drain(fd int) (frames int, bytes uint64, zero bool, errno unix.Errno) {
 	var hdrs [Max]mmsghdr // no iovec: the kernel reports the lengths and copies nothing
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&hdrs)), Max,

@@ -115,3 +115,56 @@ func TestSwitchEnds(t *testing.T) {
 		t.Errorf("Send: %v", err)
 	}
 }
+
+// TestHubClientResets has a client tell a hub's host of an error (ECONNRESET): it is
+// the client's, and the host serves the others.
+func TestHubClientResets(t *testing.T) {
+	dir := filepath.Join(rig.TempDir(t), "h")
+	host := open(t, "hub://"+dir)
+	batch := newBatch(t)
+	// The host lets clients in while it receives.
+	client := func() Plug {
+		t.Helper()
+		opened := make(chan Plug)
+		go func() {
+			p, err := Open(ParseVNL("vde://"+dir), Options{})
+			if err != nil {
+				t.Error(err)
+			}
+			opened <- p
+		}()
+		for {
+			select {
+			case p := <-opened:
+				if p == nil {
+					t.FailNow()
+				}
+				t.Cleanup(func() { must(t, p.Close()) })
+				return p
+			default:
+				if err := host.Recv(batch); err != nil && !errors.Is(err, unix.EAGAIN) {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	a, b := client(), client()
+	data, _, _ := a.Fds()
+	send(t, host, rig.Frame(60, 1))
+	poll(t, data, unix.POLLIN) // what it throws away unread is the error
+	if errno := mmsg.Disconnect(data); errno != 0 {
+		t.Fatal(errno)
+	}
+	r, _, _ := host.Fds()
+	poll(t, r, unix.POLLIN)
+	for mmsg.Readable(r) {
+		if err := host.Recv(batch); err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatalf("the client's error ends the hub: %v", err)
+		}
+	}
+	send(t, b, rig.Frame(60, 7))
+	poll(t, r, unix.POLLIN)
+	if rig.Number(receive(t, host)[0]) != 7 {
+		t.Error("not the frame of the other client")
+	}
+}

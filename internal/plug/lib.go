@@ -27,9 +27,9 @@ func (p *libPlug) Recv(b *mmsg.Batch) error {
 		return nil
 	case err == nil:
 		return unix.EAGAIN
-	case err == io.EOF && !p.t.emptyIsNothing: //nolint:errorlint // cvde returns it bare
+	case err == io.EOF: //nolint:errorlint // cvde returns it bare
 		return io.EOF
-	case err == io.EOF: //nolint:errorlint // as above
+	case p.t.pumps: // it is about one of those that it serves
 		return unix.EAGAIN
 	}
 	var errno unix.Errno

@@ -19,7 +19,7 @@ type sockPlug struct {
 }
 
 func (p *sockPlug) Recv(b *mmsg.Batch) error {
-	return recvSocket(p.data, b, p.t.transient)
+	return recvSocket(p.data, b, &p.t)
 }
 
 func (p *sockPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
@@ -61,22 +61,22 @@ func enlarge(fd int) {
 }
 
 // recvSocket is relay.Port's Recv for a socket.
-func recvSocket(fd int, b *mmsg.Batch, transient []unix.Errno) error {
+func recvSocket(fd int, b *mmsg.Batch, t *traits) error {
 	errno := b.Recv(fd)
+	if errno == unix.ECONNRESET { // said once, before what is still to come: the peer left frames unread when it closed
+		errno = b.Recv(fd)
+	}
 	switch {
-	case errno == 0 && !b.EndsEmpty():
+	case errno == 0 && (t.emptyIsNothing || !b.EndsEmpty()):
 		return nil
-	case errno == 0 && mmsg.HungUp(fd): // what looks like empty frames is the end
+	case errno == 0 && mmsg.HungUp(fd) && mmsg.Queued(fd) == 0: // what looks like empty frames is the end
 		if b.TrimEmpty(); b.Len() == 0 {
 			return io.EOF
 		}
 		return nil
 	case errno == 0:
 		return nil
-	case errno == unix.EAGAIN, errno == unix.EINTR,
-		errno == unix.ECONNRESET: // the peer left frames unread when it closed; ours are still to come
-		return unix.EAGAIN
-	case slices.Contains(transient, errno):
+	case errno == unix.EAGAIN, errno == unix.EINTR, errno == unix.ECONNRESET, slices.Contains(t.transient, errno):
 		return unix.EAGAIN
 	}
 	return fmt.Errorf("receive: %w", errno)
@@ -133,7 +133,10 @@ type ownSocket struct{ *Socket }
 func (s *ownSocket) Close() error { return unix.Close(s.fd) }
 
 // Recv is relay.Port's.
-func (s *Socket) Recv(b *mmsg.Batch) error { return recvSocket(s.fd, b, nil) }
+func (s *Socket) Recv(b *mmsg.Batch) error { return recvSocket(s.fd, b, &packets) }
+
+// packets is what is known of a Socket: nothing that is special.
+var packets traits
 
 // Send is relay.Port's.
 func (s *Socket) Send(b *mmsg.Batch, c *relay.Counters) error {

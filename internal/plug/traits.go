@@ -30,7 +30,7 @@ type traits struct {
 	pumps bool
 	// connects: sends fail until the plugin has connected datafd in vde_send.
 	connects bool
-	// emptyIsNothing: a vde_recv of 0 is an empty datagram, not the end.
+	// emptyIsNothing: a message of 0 bytes from datafd is an empty datagram, not the end.
 	emptyIsNothing bool
 	// nests: the VNL has another one in braces, which is opened as what it is
 	// and joined to the plugin by a socket.
