@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bytes"
-	"fmt"
 	"strconv"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -11,24 +10,28 @@ import (
 
 // A load tells whether there are more threads that want to run than CPUs.
 type load struct {
-	fd   int // /proc/loadavg
+	fd   int // /proc/loadavg; -1 if it cannot be used
 	cpus int
 }
 
 // open prepares the question for the CPUs that this process may use.
-func (l *load) open() (err error) {
+func (l *load) open() {
+	l.fd = -1
 	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return fmt.Errorf("sched_getaffinity: %w", err)
+	if unix.SchedGetaffinity(0, &set) != nil { // more CPUs than it has room for
+		return
 	}
 	l.cpus = set.Count()
-	if l.fd, err = unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-		return fmt.Errorf("/proc/loadavg: %w", err)
+	if fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		l.fd = fd
 	}
-	return nil
 }
 
-func (l *load) close() { _ = unix.Close(l.fd) }
+func (l *load) close() {
+	if l.fd >= 0 {
+		_ = unix.Close(l.fd)
+	}
+}
 
 // scarce reports whether more threads run, or want to, than there are CPUs; the
 // caller is one of them. If that cannot be found out, they are. It takes about

@@ -23,9 +23,7 @@ type loner struct {
 
 func newLoner() (*loner, error) {
 	l := &loner{spinner: spinner{skips: maxSkips}} // a few frames are not worth it
-	if err := l.load.open(); err != nil {
-		return nil, err
-	}
+	l.load.open()
 	var err error
 	if l.clock, err = newClock(); err != nil {
 		l.load.close()

@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -132,5 +133,34 @@ func TestAllocations(t *testing.T) {
 		_, _ = unix.Read(uml.fd, buf)
 	}); n != 0 {
 		t.Errorf("%v allocations a frame", n)
+	}
+}
+
+// TestNoLoad has a relay be alone where it cannot find out whether CPUs are scarce.
+func TestNoLoad(t *testing.T) {
+	turns := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(turns)
+	guest, _ := port(t)
+	network, _ := port(t)
+	r := prepare(t, guest, network)
+	defer r.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // to the end of the thread, which gets another /proc;
+		runtime.LockOSThread() // this one is for Alone to undo
+		err := unix.Unshare(unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = unix.Mount("none", "/proc", "tmpfs", 0, "")
+		}
+		if err == nil {
+			err = r.Alone()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
