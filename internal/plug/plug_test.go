@@ -177,6 +177,32 @@ func TestPtpReturns(t *testing.T) {
 	}
 }
 
+// TestPtpLastWords has one end of a cable send frames and leave: they arrive, though
+// the other end learns first that it has gone, and then hears its successor, to
+// which it has sent nothing.
+func TestPtpLastWords(t *testing.T) {
+	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+	a := open(t, vnl)
+	b, err := Open(ParseVNL(vnl), Options{})
+	must(t, err)
+	carry(t, a, b, 1)
+	carry(t, b, a, 2)
+	send(t, b, rig.Frame(60, 3), rig.Frame(60, 4), rig.Frame(60, 5))
+	must(t, b.Close())
+	_, _, ctl := a.Fds()
+	poll(t, ctl, unix.POLLIN)
+	must(t, a.Check())
+	for number := uint32(3); number <= 5; {
+		for _, f := range receive(t, a) {
+			if rig.Number(f) != number {
+				t.Errorf("frame %d came as %d", number, rig.Number(f))
+			}
+			number++
+		}
+	}
+	carry(t, open(t, vnl), a, 6)
+}
+
 func TestSeqpacket(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
 	must(t, err)

@@ -3,6 +3,7 @@ package plug
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/relay"
@@ -20,6 +21,7 @@ type ptpPlug struct {
 
 	mu    sync.Mutex
 	armed bool
+	left  atomic.Bool // the other end is gone; what it has sent may still be in the socket
 }
 
 func newPtp(p plugin) Plug {
@@ -43,8 +45,18 @@ func (p *ptpPlug) arm() {
 	defer p.mu.Unlock()
 	if !p.armed && p.ino >= 0 {
 		_, err := unix.InotifyAddWatch(p.ino, p.peer, unix.IN_ATTRIB|unix.IN_DELETE_SELF)
-		p.armed = err == nil
+		if p.armed = err == nil; p.armed {
+			p.left.Store(false)
+		}
 	}
+}
+
+func (p *ptpPlug) Recv(b *mmsg.Batch) error {
+	err := p.sockPlug.Recv(b)
+	if p.left.Load() {
+		p.letGo()
+	}
+	return err
 }
 
 func (p *ptpPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
@@ -58,16 +70,28 @@ func (p *ptpPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
 
 func (p *ptpPlug) Fds() (r, w, ctl int) { return p.data, p.data, p.ino }
 
-// Check disconnects the socket, so that it hears whoever comes; the next frame
-// connects it again.
+// Check learns that the other end has gone.
 func (p *ptpPlug) Check() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	var b [4096]byte
 	_, _ = unix.Read(p.ino, b[:])
 	p.armed = false
-	_ = mmsg.Disconnect(p.data)
+	p.left.Store(true)
+	p.mu.Unlock()
+	p.letGo()
 	return nil
+}
+
+// letGo disconnects the socket from an end that has gone, so that it hears whoever
+// comes; the next frame connects it again. The kernel throws away what is in the
+// socket then, so that is read before.
+func (p *ptpPlug) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left.Load() && !mmsg.Readable(p.data) {
+		_ = mmsg.Disconnect(p.data)
+		p.left.Store(false)
+	}
 }
 
 func (p *ptpPlug) Close() error {
