@@ -15,7 +15,8 @@ struct cvde_conn {
 	const struct cvde_lib *lib;
 	VDECONN *conn;
 	int datafd, ctlfd;
-	int peek, prime;
+	int prime;
+	uint16_t tpid; /* of cvde_peek; 0: not called */
 	int later; /* a result that came after frames of the same batch */
 };
 
@@ -112,9 +113,9 @@ int cvde_ctlfd(const struct cvde_conn *c)
 	return c->ctlfd;
 }
 
-void cvde_peek(struct cvde_conn *c)
+void cvde_peek(struct cvde_conn *c, uint16_t tpid)
 {
-	c->peek = 1;
+	c->tpid = tpid;
 }
 
 void cvde_prime(struct cvde_conn *c)
@@ -140,15 +141,13 @@ static size_t room(const struct cvde_conn *c)
 	unsigned char head[14];
 	ssize_t len;
 
-	if (!c->peek)
+	if (c->tpid == 0)
 		return CVDE_ETHBUFSIZE;
 	len = recv(c->datafd, head, sizeof(head), MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
 	if (len < (ssize_t) sizeof(head) || len > CVDE_ETHBUFSIZE)
 		return CVDE_ETHBUFSIZE;
-	/* Only a frame with a tag (802.1Q or 802.1ad), which cannot become longer. */
-	if ((head[12] == 0x81 && head[13] == 0x00) || (head[12] == 0x88 && head[13] == 0xa8))
-		return len;
-	return CVDE_ETHBUFSIZE;
+	/* A frame that has a tag cannot become longer, another one may get a tag. */
+	return (head[12] << 8 | head[13]) == c->tpid ? len : len + 4;
 }
 
 static int ready(int fd, short events)

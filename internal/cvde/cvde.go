@@ -111,8 +111,9 @@ func (c *Conn) DataFd() int { return int(C.cvde_datafd(c.c)) }
 func (c *Conn) CtlFd() int { return int(C.cvde_ctlfd(c.c)) }
 
 // Peek is for a plugin that returns the length of the buffer for that of a frame
-// with a VLAN tag: Recv asks the socket for the length before, where it can.
-func (c *Conn) Peek() { C.cvde_peek(c.c) }
+// with a VLAN tag of type tpid, and gives others a tag, if there is room: Recv
+// asks the socket for the length before, where it can.
+func (c *Conn) Peek(tpid uint16) { C.cvde_peek(c.c, C.uint16_t(tpid)) }
 
 // Prime is for a plugin that reads an address family from the stack before it
 // has set it: Recv leaves a good one there.

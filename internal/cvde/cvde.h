@@ -6,6 +6,7 @@
 #define CVDE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -59,9 +60,10 @@ int cvde_datafd(const struct cvde_conn *c);
 int cvde_ctlfd(const struct cvde_conn *c);
 
 /* cvde_peek is for a plugin that returns the length of the buffer for that of
- * a frame with a VLAN tag: from now on such a frame's buffer is just as long as
- * the frame, which is looked up in datafd, if that is a socket of bare frames. */
-void cvde_peek(struct cvde_conn *c);
+ * a frame with a VLAN tag of this type, and may give others a tag: from now on the
+ * buffer is just as long as such a frame, and 4 bytes longer than another one. The
+ * length is looked up in datafd, if that is a socket of bare frames. */
+void cvde_peek(struct cvde_conn *c, uint16_t tpid);
 
 /* cvde_prime is for a plugin that takes an address family from a struct on its
  * stack before it has set it: cvde_recv sees to it that there is a good one. */

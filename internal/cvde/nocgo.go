@@ -50,7 +50,7 @@ func (*Conn) DataFd() int { return -1 }
 func (*Conn) CtlFd() int { return -1 }
 
 // Peek does nothing.
-func (*Conn) Peek() {}
+func (*Conn) Peek(uint16) {}
 
 // Prime does nothing.
 func (*Conn) Prime() {}

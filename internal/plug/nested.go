@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/cvde"
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -20,6 +21,8 @@ type nestedPlug struct {
 	sock     *Socket // its other end
 	inner    Plug
 	up, down *mmsg.Batch    // on their way from sock to inner, from inner to sock
+	full     bool           // inner may have more than down got, and not show it
+	held     atomic.Bool    // frames wait for outer in the socket
 	count    relay.Counters // of up and down: nobody asks for it
 	t        traits
 }
@@ -105,28 +108,74 @@ func finishTags(v VNL) VNL {
 	return ParseVNL(v.Plugin + "://" + arg)
 }
 
+// tagType is the type of the frames in which a vlan sees tags (802.1Q or 802.1ad).
+func tagType(v VNL) (tpid uint16) {
+	_, elems := v.elements(vlanGrammar.mark)
+	for _, e := range elems {
+		name, _, _ := strings.Cut(e, "=")
+		switch p, _ := vlanGrammar.params.find(name); p.name {
+		case "q", "qinq", "ad":
+			return 0x88a8
+		}
+	}
+	return 0x8100
+}
+
 func inode(fd int) (uint64, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
 	return st.Ino, err
 }
 
+// Recv has outer change a batch of inner's frames. The socket never holds more of
+// them than outer takes at once; if it has no room for all of the batch, the
+// others follow, and Fds shows that there are some.
 func (p *nestedPlug) Recv(b *mmsg.Batch) error {
-	if p.down.Len() == 0 {
-		if err := p.inner.Recv(p.down); err != nil {
-			p.down.Clear()
-			if given, _, _ := p.outer.Fds(); !mmsg.Readable(given) { // else it has more than b could hold
-				return err
-			}
+	if !p.held.Load() {
+		if err := p.fetch(); err != nil {
+			return err
 		}
-		p.down.Screen(p.t.minRecv, mmsg.FrameCap)
-	}
-	// What does not fit is left for the next call.
-	if err := p.sock.Send(p.down, &p.count); err != nil && err != unix.EAGAIN { //nolint:errorlint // the Port contract: bare
-		return err
 	}
 	b.Return() // room for all of them: the inner network's descriptor does not show the others
-	return p.outer.Recv(b)
+	for {
+		err := p.outer.Recv(b)
+		var next error = unix.EAGAIN
+		switch {
+		case p.down.Len() > 0:
+			next = p.pass()
+		case p.full:
+			next = p.fetch()
+		}
+		p.held.Store(next == nil)
+		switch {
+		case err != unix.EAGAIN: //nolint:errorlint // the Port contract: bare
+			return err // if next is an end, it will be so again
+		case next != nil:
+			return next
+		}
+	}
+}
+
+// fetch gets frames of inner on their way to outer. unix.EAGAIN says that there
+// was none.
+func (p *nestedPlug) fetch() error {
+	p.full = false
+	if err := p.inner.Recv(p.down); err != nil {
+		p.down.Clear()
+		return err
+	}
+	p.full = p.down.Len() == mmsg.Max
+	p.down.Screen(p.t.minRecv, p.t.maxRecv)
+	return p.pass()
+}
+
+// pass gives the socket as many of the frames in down as it has room for.
+func (p *nestedPlug) pass() error {
+	err := p.sock.Send(p.down, &p.count)
+	if err == unix.EAGAIN { //nolint:errorlint // as above
+		return nil
+	}
+	return err
 }
 
 func (p *nestedPlug) Send(b *mmsg.Batch, c *relay.Counters) error {
@@ -177,11 +226,18 @@ func (p *nestedPlug) MaxFrame() int {
 	return min(p.inner.MaxFrame(), cvde.EthBufSize) - p.t.overhead
 }
 
-func (p *nestedPlug) Fds() (r, w, ctl int) { return p.inner.Fds() }
-func (p *nestedPlug) Check() error         { return p.inner.Check() }
-func (p *nestedPlug) Pumps() bool          { return p.inner.Pumps() }
-func (p *nestedPlug) CallsC() bool         { return true }
-func (p *nestedPlug) Parallel() bool       { return false }
+func (p *nestedPlug) Fds() (r, w, ctl int) {
+	r, w, ctl = p.inner.Fds()
+	if p.held.Load() {
+		r, _, _ = p.outer.Fds()
+	}
+	return r, w, ctl
+}
+
+func (p *nestedPlug) Check() error   { return p.inner.Check() }
+func (p *nestedPlug) Pumps() bool    { return p.inner.Pumps() }
+func (p *nestedPlug) CallsC() bool   { return true }
+func (p *nestedPlug) Parallel() bool { return false }
 
 func (p *nestedPlug) Close() error {
 	err := p.outer.Close()

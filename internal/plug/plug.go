@@ -107,10 +107,14 @@ func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
 		vnl = rewrite(vnl)
 	}
 	conn, err := lib.Open(vnl.Text, opts.Descr, args)
-	if err == nil {
-		unix.CloseOnExec(conn.DataFd())
+	if err != nil {
+		return nil, err
 	}
-	return conn, err
+	unix.CloseOnExec(conn.DataFd())
+	if peek := table[vnl.Plugin].peek; peek != nil {
+		conn.Peek(peek(vnl))
+	}
+	return conn, nil
 }
 
 // explain adds to the errno of a failed open what the user can do about it.
@@ -166,9 +170,6 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	p := plugin{conn: conn, t: t, data: conn.DataFd(), ctl: conn.CtlFd()}
 	if t.nonblock {
 		_ = unix.SetNonblock(p.data, true) // else the plugin is driven as one that waits
-	}
-	if t.peek {
-		conn.Peek()
 	}
 	if t.primes {
 		conn.Prime()

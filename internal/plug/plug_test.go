@@ -1,7 +1,6 @@
 package plug
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -115,31 +114,6 @@ func TestCarry(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestVlanTags sends tagged frames through a trunk: vlan's vde_recv returns the
-// length of the buffer for theirs, and what was there before behind them.
-func TestVlanTags(t *testing.T) {
-	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
-	outside, inside := open(t, vnl), open(t, "vlan://5/x{"+vnl+"}")
-	tagged := func(tpid uint16, vid byte, size int) []byte {
-		f := rig.Frame(size, 7)
-		return append(append(f[:12:12], byte(tpid>>8), byte(tpid), 0, vid), f[12:]...)
-	}
-	for _, size := range []int{60, 1514} {
-		send(t, outside, tagged(0x8100, 5, size))
-		if f := receive(t, inside)[0]; !bytes.Equal(f, rig.Frame(size, 7)) {
-			t.Errorf("a frame of the untagged network has %d bytes, not %d", len(f), size)
-		}
-		send(t, outside, tagged(0x8100, 10, size))
-		if f := receive(t, inside)[0]; !bytes.Equal(f, tagged(0x8100, 10, size)) {
-			t.Errorf("a tagged frame has %d bytes, not %d", len(f), size+4)
-		}
-		send(t, inside, rig.Frame(size, 7))
-		if f := receive(t, outside)[0]; !bytes.Equal(f, tagged(0x8100, 5, size)) {
-			t.Errorf("a frame that was tagged has %d bytes, not %d", len(f), size+4)
-		}
 	}
 }
 

@@ -3,6 +3,7 @@ package plug
 import (
 	"slices"
 
+	"github.com/umlvde/umlvde/internal/cvde"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,8 +40,10 @@ type traits struct {
 	overhead int
 	// minSend, minRecv: shorter frames make a nesting plugin crash, bytes.
 	minSend, minRecv int
-	// peek: vde_recv returns the buffer's length for that of a tagged frame.
-	peek bool
+	// maxRecv: a nesting plugin cuts longer frames, bytes.
+	maxRecv int
+	// peek: vde_recv returns the buffer's length for that of a frame with this tag.
+	peek func(VNL) (tpid uint16)
 	// primes: vde_recv reads an address family from the stack before it sets it.
 	primes bool
 	// pollOut: datafd's POLLOUT tells whether vde_send would wait.
@@ -145,10 +148,11 @@ var table = map[string]traits{
 	}},
 	// vlan subtracts the size of a tag from the length of a frame that has one,
 	// even if there is no room for it.
-	"vlan": {nests: true, nonblock: true, peek: true, overhead: 4, minSend: 18, minRecv: 18, grammar: vlanGrammar, rewrite: finishTags, pkg: "libvdeplug-vlan"},
+	"vlan": {nests: true, nonblock: true, peek: tagType, overhead: 4, minSend: 18, minRecv: 18, maxRecv: cvde.EthBufSize, grammar: vlanGrammar, rewrite: finishTags, pkg: "libvdeplug-vlan"},
 	// agno does the same with its header: 14 bytes of Ethernet, a block for its
-	// own header and at least one of what is encrypted are a whole frame.
-	"agno": {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 2*16, grammar: agnoGrammar, pkg: "libvdeplug-agno", hints: map[unix.Errno]string{
+	// own header and at least one of what is encrypted are a whole frame. It reads
+	// 30 bytes more than it was asked for.
+	"agno": {nests: true, nonblock: true, overhead: 31, minRecv: 14 + 2*16, maxRecv: cvde.EthBufSize + 30, grammar: agnoGrammar, pkg: "libvdeplug-agno", hints: map[unix.Errno]string{
 		unix.ENOENT: "the key cannot be read (make one with: head -c 16 /dev/urandom | od -An -tx1 >~/.vde_agno_key)",
 		unix.EINVAL: "there is no key in the file: that is 32 hexadecimal digits",
 	}},
