@@ -20,6 +20,7 @@ type Stream struct {
 	from, to int
 	out      []byte // frames on their way out
 	rest     []byte // of out: the end of a frame that Send has counted
+	unheard  bool   // nobody reads what is written, but there are frames to read
 }
 
 const (
@@ -149,9 +150,9 @@ func (s *Stream) begun(n int, b *mmsg.Batch, count *relay.Counters) {
 func (s *Stream) Unsent() bool { return len(s.rest) > 0 }
 
 // Fds is relay.Port's. A pipe that is written to says on ctl that its reader has
-// gone.
+// gone; after Check has learned it, that is for when all frames are read.
 func (s *Stream) Fds() (r, w, ctl int) {
-	if s.w.tells {
+	if s.w.tells && !(s.unheard && s.readable()) {
 		return s.r.fd, s.w.fd, s.w.fd
 	}
 	return s.r.fd, s.w.fd, -1
@@ -159,10 +160,17 @@ func (s *Stream) Fds() (r, w, ctl int) {
 
 // Check says whether what is written is still read by somebody.
 func (s *Stream) Check() error {
-	if mmsg.HungUp(s.w.fd) && !mmsg.Readable(s.r.fd) {
+	s.unheard = mmsg.HungUp(s.w.fd)
+	if s.unheard && !s.readable() {
 		return io.EOF
 	}
 	return nil
+}
+
+// readable reports whether there is something for Recv.
+func (s *Stream) readable() bool {
+	held := s.in[s.from:s.to]
+	return len(held) >= 2 && len(held) >= 2+int(binary.BigEndian.Uint16(held)) || mmsg.Readable(s.r.fd)
 }
 
 // Pumps is relay.Port's.

@@ -160,15 +160,24 @@ func TestStreamReaderGone(t *testing.T) {
 	if rig.Poll(ctl, unix.POLLIN, 0) {
 		t.Fatal("the pipe has something to say too early")
 	}
-	_, err = far.Write(framed(rig.Frame(60, 1)))
+	_, err = far.Write(framed(slices.Repeat([][]byte{rig.Frame(60, 1)}, 100)...))
 	must(t, err)
 	r.Close()
 	poll(t, ctl, unix.POLLIN)
-	if err := s.Check(); err != nil {
-		t.Errorf("there is still a frame to read, but: %v", err)
+	b, left := newBatch(t), 100
+	for left > 0 { // in the pipe at first, and then in s
+		if err := s.Check(); err != nil {
+			t.Errorf("there are still %d frames to read, but: %v", left, err)
+		}
+		if _, _, ctl := s.Fds(); ctl != -1 {
+			t.Error("who cannot read them now would not sleep")
+		}
+		must(t, s.Recv(b))
+		left -= b.Len()
 	}
-	b := newBatch(t)
-	must(t, s.Recv(b))
+	if _, _, now := s.Fds(); now != ctl {
+		t.Error("nothing will tell of the end")
+	}
 	if err := s.Check(); err != io.EOF { //nolint:errorlint // bare
 		t.Errorf("the reader's end is %v", err)
 	}
