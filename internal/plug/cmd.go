@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -72,7 +73,11 @@ func startCommand(argv []string, grace time.Duration, attr *syscall.SysProcAttr)
 		done:   make(chan struct{}),
 	}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = stdin, stdout, os.Stderr
-	attr.Pdeathsig = syscall.SIGTERM // it must not outlive this process, which may be killed
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if unix.Gettid() == os.Getpid() { // else it would get the signal when this thread ends
+		attr.Pdeathsig = syscall.SIGTERM // it must not outlive this process, which may be killed
+	}
 	c.cmd.SysProcAttr = attr
 	// An end of a pipe is a description of its own: this does not touch the command's.
 	_, _ = unix.SetNonblock(out[0], true), unix.SetNonblock(in[1], true)

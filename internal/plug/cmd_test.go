@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -212,5 +213,42 @@ func TestCmdClose(t *testing.T) {
 				t.Error("the command has not ended")
 			}
 		})
+	}
+}
+
+// TestCmdOutlivesThread opens a command in a goroutine that is locked to its thread,
+// which ends with it: the command goes on.
+func TestCmdOutlivesThread(t *testing.T) {
+	var tid int
+	var locked func(opened chan<- Plug)
+	locked = func(opened chan<- Plug) {
+		runtime.LockOSThread()
+		if tid = unix.Gettid(); tid == os.Getpid() { // the first thread would not end
+			another := make(chan Plug)
+			go locked(another) // as this one is taken
+			opened <- <-another
+			runtime.UnlockOSThread()
+			return
+		}
+		p, err := Open(ParseVNL("cmd://cat"), Options{})
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- p
+	}
+	opened := make(chan Plug)
+	go locked(opened)
+	p := <-opened
+	if p == nil {
+		t.FailNow()
+	}
+	defer p.Close()
+	rig.Eventually(t, soon, "the thread has ended", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid))
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	send(t, p, rig.Frame(60, 1))
+	if rig.Number(receive(t, p)[0]) != 1 {
+		t.Error("not the frame that was sent")
 	}
 }
