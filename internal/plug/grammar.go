@@ -48,7 +48,7 @@ func (g *grammar) check(v VNL) error {
 		return nil
 	}
 	fault := func(err error) error { return &grammarError{err, g.form} }
-	base, elems := v.elements(g.mark)
+	base, elems := elements(v.outside(), g.mark)
 	if g.mark == '/' && strings.ContainsAny(base, "=[") {
 		return fault(fmt.Errorf("each parameter needs a slash before it: %q", base))
 	}
@@ -96,11 +96,20 @@ func (ps params) find(name string) (param, bool) {
 // positional says that a parameter may be given without its name.
 func (ps params) positional() bool { return len(ps) > 0 && ps[0].name == "" }
 
+// outside is the argument of a VNL without what is nested in it. To a plugin that
+// does not nest, a brace is a letter.
+func (v VNL) outside() string {
+	if !table[v.Plugin].nests {
+		return v.Arg
+	}
+	arg, _, _ := strings.Cut(v.Arg, "{")
+	return arg
+}
+
 // elements cuts the argument of a VNL, without what is nested, into what comes
 // before the parameters and the parameters (vde_parseparms and
 // vde_parsepathparms in parseparms.c).
-func (v VNL) elements(mark byte) (base string, elems []string) {
-	arg, _, _ := strings.Cut(v.Arg, "{")
+func elements(arg string, mark byte) (base string, elems []string) {
 	switch mark {
 	case '/':
 		words := cut(arg, '/')

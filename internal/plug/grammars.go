@@ -84,7 +84,7 @@ var slirpGrammar = &grammar{
 
 // forwardable says which port slirp will not be able to forward.
 func forwardable(v VNL) error {
-	_, elems := v.elements(slirpGrammar.mark)
+	_, elems := elements(v.Arg, slirpGrammar.mark)
 	for _, e := range elems {
 		name, list, _ := strings.Cut(e, "=")
 		p, _ := slirpGrammar.params.find(name)

@@ -82,7 +82,7 @@ func openNested(lib *cvde.Library, vnl VNL, opts Options) (_ Plug, err error) {
 		}
 		return nil, explain(lib, vnl, err)
 	}
-	p.outer = classify(conn, p.t)
+	p.outer = classify(conn, vnl)
 	undo = append(undo, func() { _ = p.outer.Close() })
 	if p.inner, err = Open(innerVNL, opts); err != nil {
 		return nil, fmt.Errorf("in braces: %w", err)
@@ -110,7 +110,8 @@ func finishTags(v VNL) VNL {
 
 // tagType is the type of the frames in which a vlan sees tags (802.1Q or 802.1ad).
 func tagType(v VNL) (tpid uint16) {
-	_, elems := v.elements(vlanGrammar.mark)
+	arg, _, _ := strings.Cut(v.Arg, "{")
+	_, elems := elements(arg, vlanGrammar.mark)
 	for _, e := range elems {
 		name, _, _ := strings.Cut(e, "=")
 		switch p, _ := vlanGrammar.params.find(name); p.name {

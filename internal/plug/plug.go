@@ -77,7 +77,7 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	if err != nil {
 		return nil, explain(lib, vnl, err)
 	}
-	return classify(conn, table[vnl.Plugin]), nil
+	return classify(conn, vnl), nil
 }
 
 // CloseWithin closes p, unless that takes longer than patience: then p is left to
@@ -166,7 +166,8 @@ func whyUDP(vnl VNL, err error) error {
 }
 
 // classify chooses the way to drive an open plug.
-func classify(conn *cvde.Conn, t traits) Plug {
+func classify(conn *cvde.Conn, vnl VNL) Plug {
+	t := table[vnl.Plugin]
 	p := plugin{conn: conn, t: t, data: conn.DataFd(), ctl: conn.CtlFd()}
 	if t.nonblock {
 		_ = unix.SetNonblock(p.data, true) // else the plugin is driven as one that waits
@@ -178,7 +179,7 @@ func classify(conn *cvde.Conn, t traits) Plug {
 	case t.path == bySocket && socketType(p.data) == t.sockType:
 		return &sockPlug{plugin: p}
 	case t.path == byPtp && socketType(p.data) == t.sockType:
-		return newPtp(p)
+		return newPtp(p, vnl.base())
 	case t.path == byTap && isBareTap(p.data):
 		return &tapPlug{p}
 	case t.path != throughLibrary: // not the version that the table knows

@@ -155,7 +155,7 @@ func TestPtpReturns(t *testing.T) {
 // the other end learns first that it has gone, and then hears its successor, to
 // which it has sent nothing.
 func TestPtpLastWords(t *testing.T) {
-	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p+") // as the second end of another cable would be named
 	a := open(t, vnl)
 	b, err := Open(ParseVNL(vnl), Options{})
 	must(t, err)

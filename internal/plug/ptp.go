@@ -1,7 +1,6 @@
 package plug
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -24,12 +23,12 @@ type ptpPlug struct {
 	left  atomic.Bool // the other end is gone; what it has sent may still be in the socket
 }
 
-func newPtp(p plugin) Plug {
+func newPtp(p plugin, base string) Plug {
 	t := &ptpPlug{sockPlug: sockPlug{plugin: p}, ino: -1}
 	own, err := unix.Getsockname(p.data)
 	if name, ok := own.(*unix.SockaddrUnix); err == nil && ok && name.Name != "" {
-		if t.peer, ok = strings.CutSuffix(name.Name, "+"); !ok {
-			t.peer = name.Name + "+"
+		if t.peer = base; name.Name == base {
+			t.peer += "+"
 		}
 		if t.ino, err = unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
 			t.ino = -1 // a frame towards the other end will do

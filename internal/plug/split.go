@@ -7,27 +7,29 @@ import (
 
 // splitCommand cuts the command of a cmd:// VNL into words as libexecs' s2argv
 // does for the library's plugin: blanks separate; single quotes, double quotes
-// and backslashes protect; there is no shell.
+// and backslashes protect; there is no shell. There, $X is replaced by nothing
+// and ; ends the command; here, both are letters.
 func splitCommand(line string) ([]string, error) {
 	var argv []string
 	var word strings.Builder
 	open := false // a word has begun, if only with empty quotes
-	quote := rune(0)
+	quote := byte(0)
 	escaped := false
-	for _, r := range line {
+	for i := range len(line) { // bytes: a name of a file may be any
+		c := line[i]
 		switch {
 		case escaped:
 			escaped = false
-			word.WriteRune(r)
-		case r == '\\' && quote != '\'':
+			word.WriteByte(c)
+		case c == '\\' && quote != '\'':
 			open, escaped = true, true
-		case quote != 0 && r == quote:
+		case quote != 0 && c == quote:
 			quote = 0
 		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			open, quote = true, r
-		case r == ' ' || r == '\t' || r == '\n':
+			word.WriteByte(c)
+		case c == '\'' || c == '"':
+			open, quote = true, c
+		case c == ' ' || c == '\t' || c == '\n':
 			if open {
 				argv = append(argv, word.String())
 				word.Reset()
@@ -35,7 +37,7 @@ func splitCommand(line string) ([]string, error) {
 			}
 		default:
 			open = true
-			word.WriteRune(r)
+			word.WriteByte(c)
 		}
 	}
 	switch {

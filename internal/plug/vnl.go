@@ -75,7 +75,7 @@ func firstLine(path string) (string, error) {
 // base is the argument without the parameters and without what is nested in
 // braces: the directory of a vde or hub VNL.
 func (v VNL) base() string {
-	base, _ := v.elements(table[v.Plugin].grammar.marks())
+	base, _ := elements(v.outside(), table[v.Plugin].grammar.marks())
 	return base
 }
 
