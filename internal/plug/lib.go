@@ -73,4 +73,13 @@ func sendLibrary(conn *cvde.Conn, b *mmsg.Batch, c *relay.Counters, t *traits, m
 	return nil
 }
 
+// Fds names datafd for room only where it tells of that, which an epoll or the
+// reading end of a pipe never does.
+func (p *libPlug) Fds() (r, w, ctl int) {
+	if p.t.nonblock || p.t.pollOut {
+		return p.plugin.Fds()
+	}
+	return p.data, -1, p.ctl
+}
+
 func (p *libPlug) CallsC() bool { return true }

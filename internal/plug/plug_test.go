@@ -40,23 +40,27 @@ func TestDriven(t *testing.T) {
 		vnl      string
 		want     string
 		parallel bool
+		outlet   bool // it tells when there is room
 	}{
-		{sw, "*plug.sockPlug", true},
-		{"vde://" + sw, "*plug.sockPlug", true},
-		{"ptp://" + dir + "/p", "*plug.ptpPlug", true},
-		{"udp://127.0.0.1:0->127.0.0.1:9", "*plug.sockPlug", true},
-		{"slirp://", "*plug.sockPlug", true},
-		{"null://", "*plug.libPlug", true},
-		{"hub://" + dir + "/h", "*plug.libPlug", false},
-		{"switch://" + dir + "/i", "*plug.libPlug", false},
-		{"vlan://5{vde://" + sw + "}", "*plug.nestedPlug", false},
-		{"agno://" + key + "{vde://" + sw + "}", "*plug.nestedPlug", false},
-		{"cmd://cat", "*plug.cmdPlug", true},
+		{sw, "*plug.sockPlug", true, true},
+		{"vde://" + sw, "*plug.sockPlug", true, true},
+		{"ptp://" + dir + "/p", "*plug.ptpPlug", true, true},
+		{"udp://127.0.0.1:0->127.0.0.1:9", "*plug.sockPlug", true, true},
+		{"slirp://", "*plug.sockPlug", true, true},
+		{"null://", "*plug.libPlug", true, false},
+		{"hub://" + dir + "/h", "*plug.libPlug", false, false},
+		{"switch://" + dir + "/i", "*plug.libPlug", false, false},
+		{"vlan://5{vde://" + sw + "}", "*plug.nestedPlug", false, true},
+		{"agno://" + key + "{vde://" + sw + "}", "*plug.nestedPlug", false, true},
+		{"cmd://cat", "*plug.cmdPlug", true, true},
 	} {
 		t.Run(ParseVNL(c.vnl).Plugin, func(t *testing.T) {
 			p := open(t, c.vnl)
 			if got := fmt.Sprintf("%T", p); got != c.want || p.Parallel() != c.parallel {
 				t.Errorf("%s is a %s, parallel %v", c.vnl, got, p.Parallel())
+			}
+			if _, w, _ := p.Fds(); (w >= 0) != c.outlet || w >= 0 && !mmsg.Writable(w) {
+				t.Errorf("%s: descriptor %d is to tell when there is room", c.vnl, w)
 			}
 			if err := p.Recv(newBatch(t)); !errors.Is(err, unix.EAGAIN) && !strings.HasPrefix(c.vnl, "slirp") {
 				t.Errorf("%s: Recv of nothing: %v", c.vnl, err)

@@ -142,7 +142,7 @@ var table = map[string]traits{
 	},
 	// vxvde forgets its epoll descriptor in vde_close, which does not use it.
 	"vxvde": {parallel: true, closeFirst: true, transient: networkErrors, grammar: vxvdeGrammar, hints: map[unix.Errno]string{unix.ENETUNREACH: noRoute, unix.ENODEV: noRoute}},
-	"pcap": {keepsOnExec: true, transient: networkErrors, grammar: pcapGrammar, pkg: "libvdeplug-pcap", hints: map[unix.Errno]string{
+	"pcap": {nonblock: true, keepsOnExec: true, transient: networkErrors, grammar: pcapGrammar, pkg: "libvdeplug-pcap", hints: map[unix.Errno]string{
 		unix.ENODEV: "there is no network interface {}",
 		unix.EPERM:  "that needs root, or CAP_NET_RAW",
 	}},
