@@ -20,7 +20,11 @@ type libPlug struct{ plugin }
 var allSends sync.Mutex
 
 func (p *libPlug) Recv(b *mmsg.Batch) error {
-	n, err := p.conn.Recv(b.Empty(), b.Room(), true)
+	room := b.Room()
+	if p.t.oneByOne {
+		room = 1
+	}
+	n, err := p.conn.Recv(b.Empty(), room, true)
 	switch {
 	case n > 0:
 		b.Filled(n)

@@ -46,11 +46,14 @@ type traits struct {
 	peek func(VNL) (tpid uint16)
 	// primes: vde_recv reads an address family from the stack before it sets it.
 	primes bool
+	// oneByOne: vde_recv waits for the rest of a frame that has begun, so it is asked
+	// for one at a time.
+	oneByOne bool
 	// pollOut: datafd's POLLOUT tells whether vde_send would wait.
 	pollOut bool
 	// serialSends: sends of all connections in the process must take turns.
 	serialSends bool
-	// keepsOnExec: opens descriptors without O_CLOEXEC.
+	// keepsOnExec: opens descriptors without O_CLOEXEC, and does not wait in that.
 	keepsOnExec bool
 	// shutdownFirst, closeFirst: what has to be done to datafd before vde_close.
 	shutdownFirst, closeFirst bool
@@ -156,7 +159,9 @@ var table = map[string]traits{
 		unix.ENOENT: "the key cannot be read (make one with: head -c 16 /dev/urandom | od -An -tx1 >~/.vde_agno_key)",
 		unix.EINVAL: "there is no key in the file: that is 32 hexadecimal digits",
 	}},
-	"vdesl": {pollOut: true, keepsOnExec: true, maxFrame: 9234, grammar: vdeslGrammar, pkg: "libvdeplug-vdesl", hints: map[unix.Errno]string{
+	// vdesl's open may wait for a carrier; its vde_recv and vde_send share nothing
+	// but the descriptor.
+	"vdesl": {parallel: true, oneByOne: true, pollOut: true, maxFrame: 9234, grammar: vdeslGrammar, pkg: "libvdeplug-vdesl", hints: map[unix.Errno]string{
 		unix.ENOTTY: "it is no serial line",
 		unix.ENOENT: "there is no such device",
 		unix.EACCES: "the device is not for you (in Debian, add yourself to the group dialout)",
