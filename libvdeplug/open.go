@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 
 	"github.com/umlvde/umlvde/internal/guard"
@@ -84,7 +83,7 @@ func open(ctx context.Context, vnl string, o *Options) (plug.Plug, string, error
 		descr = filepath.Base(os.Args[0])
 	}
 	if i := o.Isolation; i != nil && v.Plugin != "seqpacket" {
-		if innermost(v).Plugin == "seqpacket" { // the child has no such descriptor, or another one
+		if v.Innermost().Plugin == "seqpacket" { // the child has no such descriptor, or another one
 			return nil, "", fmt.Errorf("a descriptor of this process cannot be used in the isolated one: %w", unix.EINVAL)
 		}
 		p, err := isolate.Open(ctx, isolate.Options{
@@ -95,24 +94,6 @@ func open(ctx context.Context, vnl string, o *Options) (plug.Plug, string, error
 	}
 	p, err := plug.Open(v, plug.Options{Descr: descr, Port: o.Port, Group: o.Group, Mode: o.Mode, Library: o.Library})
 	return p, v.Text, err
-}
-
-// innermost returns the VNL in the braces of v, and in the braces of that, and so
-// on; v if it has none. What follows cmd:// is not a VNL.
-func innermost(v plug.VNL) plug.VNL {
-	for v.Plugin != "cmd" {
-		_, nested, ok := strings.Cut(v.Arg, "{")
-		end := strings.LastIndex(nested, "}")
-		if !ok || end < 0 {
-			break
-		}
-		inner, err := plug.Resolve(nested[:end])
-		if err != nil {
-			break // the plugin's open says it better
-		}
-		v = inner
-	}
-	return v
 }
 
 // opened makes a Conn of a plug, if there is no error.

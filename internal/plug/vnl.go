@@ -79,6 +79,24 @@ func (v VNL) base() string {
 	return base
 }
 
+// Innermost returns the VNL in the braces of v, and in the braces of that, and so
+// on; v if it has none. A plugin that is not known may nest; what follows cmd:// is
+// no VNL.
+func (v VNL) Innermost() VNL {
+	for v.Plugin != "cmd" {
+		nested, _, err := v.split()
+		if err != nil || nested == "" {
+			break
+		}
+		inner, err := Resolve(nested)
+		if err != nil {
+			break // an open says it better
+		}
+		v = inner
+	}
+	return v
+}
+
 // Watch returns the path whose appearance makes a failed open worth another
 // try, or "": the control socket of a switch, the socket of a ptp peer.
 func (v VNL) Watch() string {
