@@ -144,7 +144,7 @@ func (p *nestedPlug) Recv(b *mmsg.Batch) error {
 		switch {
 		case p.down.Len() > 0:
 			next = p.pass()
-		case p.full:
+		case p.full && b.Len() < mmsg.Max && !p.shown():
 			next = p.fetch()
 		}
 		p.held.Store(next == nil)
@@ -155,6 +155,12 @@ func (p *nestedPlug) Recv(b *mmsg.Batch) error {
 			return next
 		}
 	}
+}
+
+// shown reports whether inner's descriptor shows that it has more.
+func (p *nestedPlug) shown() bool {
+	r, _, _ := p.inner.Fds()
+	return mmsg.Readable(r)
 }
 
 // fetch gets frames of inner on their way to outer. unix.EAGAIN says that there
