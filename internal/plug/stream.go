@@ -152,10 +152,10 @@ func (s *Stream) Unsent() bool { return len(s.rest) > 0 }
 // Fds is relay.Port's. A pipe that is written to says on ctl that its reader has
 // gone; after Check has learned it, that is for when all frames are read.
 func (s *Stream) Fds() (r, w, ctl int) {
-	if s.w.tells && !(s.unheard && s.readable()) {
-		return s.r.fd, s.w.fd, s.w.fd
+	if !s.w.tells || s.unheard && s.readable() {
+		return s.r.fd, s.w.fd, -1
 	}
-	return s.r.fd, s.w.fd, -1
+	return s.r.fd, s.w.fd, s.w.fd
 }
 
 // Check says whether what is written is still read by somebody.
