@@ -115,6 +115,6 @@ func (p *poller) disarm() {
 		return
 	}
 	none := unix.EpollEvent{Events: unix.EPOLLONESHOT, Fd: p.data.Fd}
-	_ = unix.EpollCtl(p.Epoll.Fd, unix.EPOLL_CTL_MOD, int(p.data.Fd), &none) // the next wait will tell
+	_ = unix.EpollCtl(p.Fd, unix.EPOLL_CTL_MOD, int(p.data.Fd), &none) // the next wait will tell
 	p.op = unix.EPOLL_CTL_MOD
 }

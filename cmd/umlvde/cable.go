@@ -113,7 +113,7 @@ func openEnd(o *plugOptions, i int, end *ending) (e cableEnd, err error) {
 	e.name = guard.Show(text)
 	vnl, err := plug.Resolve(text)
 	if err == nil {
-		opts := plug.Options{Descr: o.descr, Port: int(int(o.ends[i].port)), Group: o.ends[i].group, Mode: fs.FileMode(o.ends[i].mode)}
+		opts := plug.Options{Descr: o.descr, Port: int(o.ends[i].port), Group: o.ends[i].group, Mode: fs.FileMode(o.ends[i].mode)}
 		if opts.Descr == "" {
 			opts.Descr = "vdeplug:" // as the C program calls itself
 		}

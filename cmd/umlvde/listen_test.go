@@ -13,13 +13,12 @@ import (
 )
 
 // connect connects to a listener as a guest does, until the end of the test.
-func connect(t *testing.T, path string) (fd int) {
+func connect(t *testing.T, path string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	must(t, unix.Connect(fd, &unix.SockaddrUnix{Name: path}))
-	return fd
 }
 
 // Listen, too, says that the library is missing, to the guest that needs it.

@@ -2,13 +2,14 @@ package guard
 
 import (
 	"errors"
-	"github.com/umlvde/umlvde/internal/mmsg"
-	"github.com/umlvde/umlvde/internal/rig"
 	"os"
 	"os/signal"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/rig"
 
 	"golang.org/x/sys/unix"
 )
