@@ -169,12 +169,12 @@ func newClock() (*clock, error) {
 
 func (c *clock) close() { _ = unix.Close(c.fd) }
 
-// run starts the clock.
+// run starts the clock: what has moved before does not count.
 func (c *clock) run() {
 	if !c.running {
 		t := unix.NsecToTimespec(int64(quietTick))
 		c.set(t)
-		c.running = true
+		c.running, c.quiet = true, true
 	}
 }
 
