@@ -26,7 +26,9 @@ func newGuardian(t *testing.T) *Guardian {
 	_, w := pipe(t)
 	g, err := New(&Log{Name: "test", Fd: w})
 	must(t, err)
-	t.Cleanup(func() { _, _, _ = g.loop.ep.File.Close(), g.null.Close(), unix.Close(g.ino.walked) })
+	t.Cleanup(func() {
+		_, _, _ = g.loop.ep.File.Close(), g.null.Close(), errors.Join(unix.Close(g.ino.walked), unix.Close(g.loop.timer))
+	})
 	return g
 }
 
@@ -122,12 +124,18 @@ func TestNoPage(t *testing.T) {
 	}
 }
 
-// Links are looked at in the same moments, whenever each was looked at last.
+// Links are looked at in the same moments, whenever each was looked at last, and less
+// often if they move.
 func TestLinksAreLookedAtTogether(t *testing.T) {
 	g := newGuardian(t)
 	for ns, ticks := range map[time.Duration]int{0: 1, 1: 1, tick - 1: 1, tick: 2, tick + 1: 2, 1000*tick + tick/2: 1001} {
-		if got, want := g.tickAfter(g.began.Add(ns)), g.began.Add(time.Duration(ticks)*tick); !got.Equal(want) {
+		w := &worker{looked: g.began.Add(ns)}
+		if got, want := g.lookAgain(w), g.began.Add(time.Duration(ticks)*tick); !got.Equal(want) {
 			t.Errorf("%v after the start: the next look is at %v, not %v", ns, got.Sub(g.began), want.Sub(g.began))
+		}
+		w.moved = true
+		if got, want := g.lookAgain(w), g.began.Add(time.Duration((ticks+1)/2)*2*tick); !got.Equal(want) {
+			t.Errorf("%v after the start, as it moved: the next look is at %v, not %v", ns, got.Sub(g.began), want.Sub(g.began))
 		}
 	}
 }

@@ -1,9 +1,7 @@
 package guard
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"time"
 	"unsafe"
 
@@ -14,13 +12,16 @@ import (
 // loop calls a function for each descriptor that has events. All of a guardian
 // runs on it, in one goroutine, so nothing in this package needs a lock.
 //
-// It waits in the runtime's poller, which watches its epoll: a thread that blocked
-// in epoll_wait(2) would keep Go's own watchdog thread busy for a while after
-// each of a guardian's ticks.
+// It waits in the runtime's poller, which watches its epoll, and for the time on
+// a timerfd in that: a thread that blocked in epoll_wait(2) would keep Go's own
+// watchdog thread busy for a while after each of a guardian's ticks, and a timer
+// of Go's wakes up that thread, too.
 type loop struct {
-	ep   *epoll.Epoll
-	look func(uintptr) bool // l.ready; kept, because making it anew would allocate
-	on   map[int]func(events uint32)
+	ep    *epoll.Epoll
+	look  func(uintptr) bool // l.ready; kept, because making it anew would allocate
+	on    map[int]func(events uint32)
+	timer int       // timerfd, readable from due on
+	due   time.Time // zero: never
 
 	events [32]unix.EpollEvent
 	n      int // how many of them ready has found
@@ -33,7 +34,10 @@ func newLoop() (*loop, error) {
 	}
 	l := &loop{ep: ep, on: make(map[int]func(uint32))}
 	l.look = l.ready
-	return l, nil
+	if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("timerfd: %w", err)
+	}
+	return l, l.add(l.timer, unix.EPOLLIN, func(uint32) {}) // that it wakes up the loop is all
 }
 
 // add watches fd until del.
@@ -70,12 +74,11 @@ func (l *loop) del(fd int) {
 // once waits until due (for ever if it is zero) and calls what has events.
 func (l *loop) once(due time.Time) error {
 	l.n = 0
+	if due != l.due { // or the timer is on its way, or says so still
+		l.alarm(due)
+	}
 	if !l.ready(uintptr(l.ep.Fd)) {
-		err := l.ep.File.SetReadDeadline(due)
-		if err == nil {
-			err = l.ep.Wait(l.look)
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := l.ep.Wait(l.look); err != nil {
 			return fmt.Errorf("epoll: %w", err)
 		}
 	}
@@ -85,6 +88,16 @@ func (l *loop) once(due time.Time) error {
 		}
 	}
 	return nil
+}
+
+// alarm sets the timer.
+func (l *loop) alarm(due time.Time) {
+	l.due = due
+	var spec unix.ItimerSpec // of 0, which stops it
+	if !due.IsZero() {
+		spec.Value = unix.NsecToTimespec(int64(max(1, time.Until(due))))
+	}
+	_ = unix.TimerfdSettime(l.timer, 0, &spec, nil) // good values cannot fail
 }
 
 // ready takes the events that are there, without waiting, and reports whether

@@ -26,6 +26,7 @@ type worker struct {
 	since    time.Time // told to go on
 	looked   time.Time // at its progress, last
 	progress uint64
+	moved    bool          // it had made some then
 	stuck    time.Duration // without progress though busy or awaited
 	robbed   bool          // frames were taken in its place since looked
 	quiet    int           // ticks without anything to do, in a row
