@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -27,6 +29,13 @@ func Main(m interface{ Run() int }) int {
 		return 1
 	}
 	binDir = dir
+	// What is ignored here, under nohup or in the background of a script, would be
+	// ignored by all that the tests start; what has a handler would not.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	return m.Run()
 }
 
