@@ -16,6 +16,17 @@ import (
 // binDir holds what Main built: umlvde and vde_plug, which are the same.
 var binDir string
 
+// What is ignored here, under nohup or in the background of a script, would be ignored
+// by all that the tests start; what has a handler would not. It is done before anybody
+// counts goroutines.
+func init() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
+}
+
 // Main builds the program, with the race detector if the test has it, runs the
 // tests, which m is, and returns their exit status. It is for a TestMain.
 func Main(m interface{ Run() int }) int {
@@ -29,13 +40,6 @@ func Main(m interface{ Run() int }) int {
 		return 1
 	}
 	binDir = dir
-	// What is ignored here, under nohup or in the background of a script, would be
-	// ignored by all that the tests start; what has a handler would not.
-	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
-		if signal.Ignored(sig) {
-			signal.Notify(make(chan os.Signal, 1), sig)
-		}
-	}
 	return m.Run()
 }
 
