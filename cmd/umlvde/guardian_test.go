@@ -158,18 +158,12 @@ func TestGuestsThatComeAtTheEndDoNotKeepTheListener(t *testing.T) {
 	t.Setenv(name, value)
 	path := filepath.Join(rig.TempDir(t), "guests")
 	p := rig.StartListen(t, "-v", path, net.VNL())
-	connect := func() {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		must(t, err)
-		t.Cleanup(func() { _ = unix.Close(fd) })
-		_ = unix.Connect(fd, &unix.SockaddrUnix{Name: path}) // the listener may be gone
-	}
-	connect()
+	connect(t, path)
 	p.WaitLine("link up", 5*time.Second)
 	net.Set(t, faultplug.CloseBlock) // so that the end takes a while
 	p.Signal(syscall.SIGTERM)
 	rig.Eventually(t, 5*time.Second, "it ends", func() bool {
-		connect()
+		_ = tryConnect(t, path) // the listener may be gone
 		return !rig.Alive(p.Pid())
 	})
 }

@@ -15,10 +15,16 @@ import (
 // connect connects to a listener as a guest does, until the end of the test.
 func connect(t *testing.T, path string) {
 	t.Helper()
+	must(t, tryConnect(t, path))
+}
+
+// tryConnect is connect where there may be no listener.
+func tryConnect(t *testing.T, path string) error {
+	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
-	must(t, unix.Connect(fd, &unix.SockaddrUnix{Name: path}))
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 }
 
 // Listen, too, says that the library is missing, to the guest that needs it.
@@ -43,12 +49,7 @@ func TestListenReplacesAStaleSocket(t *testing.T) {
 	first.Wait(time.Second)
 	second := rig.Start(t, exec.Command(rig.Umlvde(), "listen", path, "null://"))
 	rig.Eventually(t, 5*time.Second, "the second one listens", func() bool {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil
+		return tryConnect(t, path) == nil
 	})
 	second.Signal(syscall.SIGTERM)
 	second.Wait(time.Second)

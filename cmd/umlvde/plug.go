@@ -69,9 +69,10 @@ func (o *plugOptions) helper(name string, end *ending, bg *background, mayBeLibr
 	if o.descr == "" {
 		o.descr = "vdeplug"
 	}
-	return o.tendGuest(name, guest, end, bg, guard.Job{
+	kernel := uml.KernelOf(os.Getppid())
+	return o.tendGuest(name, guest, kernel, end, bg, guard.Job{
 		VNL: uml.CleanVNL(vnl), Descr: o.descr, Port: int(network.port), Group: network.group, Mode: uint32(network.mode),
-		Once: mayBeLibrary && uml.KernelOf(os.Getppid()) == 0,
+		Once: mayBeLibrary && kernel == 0,
 	})
 }
 
@@ -79,7 +80,8 @@ func (o *plugOptions) helper(name string, end *ending, bg *background, mayBeLibr
 // not look at the options that it passes on, and would spin if its helper ended. So
 // the guest has no network, and is told why. Without a guest it returns wrong.
 func keepGuest(name string, args []string, wrong error) error {
-	if isLibraryCall(args) && uml.KernelOf(os.Getppid()) == 0 {
+	kernel := uml.KernelOf(os.Getppid())
+	if isLibraryCall(args) && kernel == 0 {
 		return wrong // it waits for the end of its socket
 	}
 	for _, arg := range args {
@@ -93,7 +95,7 @@ func keepGuest(name string, args []string, wrong error) error {
 			job.Wrong = "a VNL does not begin with -"
 		}
 		if _, err := plug.NewSocket(guest); err == nil {
-			return errors.Join(new(plugOptions).tendGuest(name, guest, nil, nil, job), exitStatus(exitUsage))
+			return errors.Join(new(plugOptions).tendGuest(name, guest, kernel, nil, nil, job), exitStatus(exitUsage))
 		}
 	}
 	return wrong
@@ -135,8 +137,8 @@ func (o *plugOptions) guestAndNetwork() (guest int, end endOptions, vnl string, 
 }
 
 // tendGuest serves the guest behind a socket that this process was born with,
-// until the guest ends.
-func (o *plugOptions) tendGuest(name string, guest int, end *ending, bg *background, job guard.Job) error {
+// until the guest ends. kernel is the UML kernel that has started us, 0 if none has.
+func (o *plugOptions) tendGuest(name string, guest, kernel int, end *ending, bg *background, job guard.Job) error {
 	if _, err := plug.NewSocket(guest); err != nil {
 		return fmt.Errorf("seqpacket://%d: %w", guest, err)
 	}
@@ -158,15 +160,15 @@ func (o *plugOptions) tendGuest(name string, guest int, end *ending, bg *backgro
 	job.Limit = uml.DefaultFrameLimit
 	pidfd := -1 // the end of the socket must do
 	if bg == nil && !job.Once {
-		guest := os.Getppid()
-		if kernel := uml.KernelOf(guest); kernel > 0 {
-			guest = kernel // our parent may be a script
+		owner := kernel // our parent may be a script
+		if owner == 0 {
+			owner = os.Getppid()
 		}
-		if limit, ok := uml.RunningLimit(guest, isHelperOf(job.VNL)); ok {
+		if limit, ok := uml.RunningLimit(owner, isHelperOf(job.VNL)); ok {
 			job.Limit = limit
 		}
 		// UML up to 6.12, when killed, leaves threads that keep the socket open.
-		if fd, err := unix.PidfdOpen(guest, 0); err == nil {
+		if fd, err := unix.PidfdOpen(owner, 0); err == nil {
 			pidfd = fd
 		}
 	}

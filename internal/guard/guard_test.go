@@ -10,7 +10,6 @@ import (
 
 	"github.com/umlvde/umlvde/internal/mmsg"
 	"github.com/umlvde/umlvde/internal/rig"
-
 	"golang.org/x/sys/unix"
 )
 
