@@ -74,6 +74,9 @@ func TestReclaimHub(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "ctl")); err != nil {
 		t.Errorf("the second host broke the first: %v", err)
 	}
+	if r, _, _ := first.Fds(); mmsg.Readable(r) {
+		t.Error("the second host has connected to the first, which will hear of that for ever")
+	}
 	must(t, first.Close())
 
 	// A host that was killed while it removed its directory has left it empty.

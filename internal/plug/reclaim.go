@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime is more than a hub's host takes from making its directory to listening.
+// startTime is more than a hub's host takes from making its directory to binding its
+// socket there.
 const startTime = 50 * time.Millisecond
 
 // reclaimHub removes the directory that a killed host of a hub:// left, which
-// would make every later open fail with EEXIST. It does so only if nobody
-// listens on its control socket, and removes nothing but sockets.
+// would make every later open fail with EEXIST. It does so only if nobody has
+// its control socket, and removes nothing but sockets.
 func reclaimHub(dir string) {
 	if dir == "" {
 		dir = "/tmp/vdenode_" + os.Getenv("USER") // libvdeplug_netnode.c
@@ -27,11 +28,11 @@ func reclaimHub(dir string) {
 	}
 	defer func() { _ = root.Close() }() // it was only read
 	ctl := filepath.Join(dir, "ctl")
-	dead := func() bool { return abandoned(ctl, unix.SOCK_STREAM) || emptied(root) }
+	dead := func() bool { return abandoned(ctl) || emptied(root) }
 	if !dead() {
 		return
 	}
-	// A host that is just starting has a socket before it listens.
+	// A host that is just starting has a directory before it has a socket.
 	if time.Sleep(startTime); !dead() {
 		return
 	}
@@ -68,7 +69,7 @@ func entries(root *os.Root) []os.DirEntry {
 // (EPERM); the other end learns of it by the removal: see [ptpPlug].
 func reclaimPtp(base string) {
 	for _, path := range []string{base, base + "+"} {
-		if abandoned(path, unix.SOCK_DGRAM) {
+		if abandoned(path) {
 			_ = os.Remove(path) // if this fails, so will the open, and it says why
 		}
 	}
@@ -84,19 +85,22 @@ func reclaimVde(dir string) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if ok, _ := filepath.Match(".[0-9]*-[0-9]*", e.Name()); ok && abandoned(path, unix.SOCK_DGRAM) {
+		if ok, _ := filepath.Match(".[0-9]*-[0-9]*", e.Name()); ok && abandoned(path) {
 			_ = os.Remove(path) // it may be somebody else's
 		}
 	}
 }
 
-// abandoned reports whether path is a socket of a type that nobody listens on.
-func abandoned(path string, typ int) bool {
+// abandoned reports whether path is a socket that nobody has any more. Whoever has one
+// to listen on does not learn of the question, as it is of another type (EPROTOTYPE):
+// a hub's host would keep the descriptor of a client that only connects, and be told
+// of it for ever.
+func abandoned(path string) bool {
 	st, err := os.Lstat(path)
 	if err != nil || st.Mode().Type() != os.ModeSocket {
 		return false
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
