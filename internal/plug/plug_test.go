@@ -169,6 +169,9 @@ func TestPtpLastWords(t *testing.T) {
 	must(t, b.Close())
 	_, _, ctl := a.Fds()
 	poll(t, ctl, unix.POLLIN)
+	if _, err := Open(ParseVNL(vnl), Options{}); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "has not noticed") {
+		t.Errorf("while the other end is still connected to the one before: %v", err)
+	}
 	must(t, a.Check())
 	for number := uint32(3); number <= 5; {
 		for _, f := range receive(t, a) {

@@ -116,6 +116,7 @@ var table = map[string]traits{
 		emptyIsNothing: true, transient: networkErrors, reclaim: reclaimPtp, grammar: ptpGrammar,
 		hints: map[unix.Errno]string{
 			unix.EADDRINUSE: "both ends of the cable are taken",
+			unix.EPERM:      "the other end has not noticed yet that the one before has left (it does when it sends a frame)",
 			unix.ENOENT:     "the directory in which it should be does not exist",
 			unix.EACCES:     "nothing may be made there",
 		},
