@@ -155,6 +155,24 @@ func TestPtpReturns(t *testing.T) {
 	}
 }
 
+// TestPtpReset has one end of a cable disconnect from the other with a frame unread,
+// of which the kernel tells the other when it sends the next one (ECONNRESET): the
+// cable is still good.
+func TestPtpReset(t *testing.T) {
+	vnl := "ptp://" + filepath.Join(rig.TempDir(t), "p")
+	a, b := open(t, vnl), open(t, vnl)
+	carry(t, a, b, 1)
+	send(t, b, rig.Frame(60, 2))
+	data, _, _ := a.Fds()
+	if errno := mmsg.Disconnect(data); errno != 0 {
+		t.Fatal(errno)
+	}
+	if n := send(t, b, rig.Frame(60, 3)); n.Drops[relay.Refused] != 1 {
+		t.Errorf("it has sent %v", n.String())
+	}
+	carry(t, b, a, 4)
+}
+
 // TestPtpLastWords has one end of a cable send frames and leave: they arrive, though
 // the other end learns first that it has gone, and then hears its successor, to
 // which it has sent nothing.

@@ -22,7 +22,7 @@ const (
 // call at a time, only when datafd is readable.
 type traits struct {
 	path     path
-	sockType int  // with bySocket: the type that datafd must have, else the careful way
+	sockType int  // with bySocket and byPtp: the type that datafd must have, else the careful way
 	parallel bool // vde_recv and vde_send of one connection may run at the same time
 	nonblock bool // O_NONBLOCK on datafd is honoured, so vde_send does not wait
 
@@ -76,7 +76,7 @@ const library4 = "libvdeplug2"
 
 // networkErrors come from a peer that is away or a device that is down.
 var networkErrors = []unix.Errno{
-	unix.ECONNREFUSED, unix.ENOTCONN, unix.EHOSTUNREACH, unix.ENETUNREACH,
+	unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN, unix.EHOSTUNREACH, unix.ENETUNREACH,
 	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO, unix.ENXIO, unix.ENODEV,
 }
 
@@ -90,7 +90,7 @@ var hubTraits = traits{pumps: true, reclaim: reclaimHub, grammar: hubGrammar, hi
 
 // table is all that is known about the plugins; the facts are those of
 // vdeplug4 4.0.1 and the plugins of Debian 12 and 13, from their sources and
-// from tests against the installed binaries (docs/architecture.md).
+// from tests against the installed binaries (docs/plugs.md).
 var table = map[string]traits{
 	"vde": {
 		path: bySocket, sockType: unix.SOCK_DGRAM, parallel: true, nonblock: true, emptyIsNothing: true, reclaim: reclaimVde, grammar: vdeGrammar,
