@@ -43,8 +43,10 @@ func openCmd(line string) (Plug, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It must not get the signals that a terminal sends to this process.
-	return startCommand(argv, cmdGrace, &syscall.SysProcAttr{Setpgid: true})
+	// It must not get the signals that a terminal sends to this process; and where it
+	// would ask the terminal for something it has none, so that it says so and ends:
+	// in a group in the background it would be stopped, and nobody would know.
+	return startCommand(argv, cmdGrace, &syscall.SysProcAttr{Setsid: true})
 }
 
 // Command starts a program that speaks frames on its standard input and output,
@@ -137,7 +139,7 @@ func (e *endError) Is(target error) bool { return e.done && target == ErrDone }
 // hint, SIGTERM and SIGKILL; those of a cmd:// go to its children, too.
 func (c *cmdPlug) Close() error {
 	target := c.cmd.Process.Pid
-	if c.cmd.SysProcAttr.Setpgid {
+	if c.cmd.SysProcAttr.Setsid {
 		target = -target
 	}
 	_, _ = unix.Close(c.w.fd), unix.Close(c.r.fd)

@@ -188,6 +188,15 @@ func TestCmdMissing(t *testing.T) {
 	}
 }
 
+// TestCmdHasNoTerminal looks for a command's session, which must not be one whose
+// terminal stops who asks it for a password in the background.
+func TestCmdHasNoTerminal(t *testing.T) {
+	pid := open(t, "cmd://cat").(*cmdPlug).cmd.Process.Pid
+	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+		t.Errorf("process %d is in session %d, %v", pid, sid, err)
+	}
+}
+
 // TestCmdClose measures how long commands of different manners may take.
 func TestCmdClose(t *testing.T) {
 	for what, c := range map[string]struct {
