@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/umlvde/umlvde/internal/mmsg"
@@ -98,6 +99,19 @@ func TestReclaimHub(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUsersHub opens a hub without a name twice: what is said of the directory is about
+// the one that the plugin takes, whatever the environment says of the user.
+func TestUsersHub(t *testing.T) {
+	t.Setenv("USER", "nobody-at-all")
+	open(t, "hub://")
+	if _, err := os.Stat(filepath.Join(usersHub(), "ctl")); err != nil {
+		t.Error(err)
+	}
+	if _, err := Open(ParseVNL("hub://"), Options{}); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), usersHub()) {
+		t.Errorf("the second one: %v", err)
 	}
 }
 

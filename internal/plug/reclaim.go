@@ -2,7 +2,9 @@ package plug
 
 import (
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,9 +19,6 @@ const startTime = 50 * time.Millisecond
 // would make every later open fail with EEXIST. It does so only if nobody has
 // its control socket, and removes nothing but sockets.
 func reclaimHub(dir string) {
-	if dir == "" {
-		dir = "/tmp/vdenode_" + os.Getenv("USER") // libvdeplug_netnode.c
-	}
 	// All that follows is about this very directory: another process may remove it,
 	// too, and host a hub in its place.
 	root, err := os.OpenRoot(dir)
@@ -43,6 +42,15 @@ func reclaimHub(dir string) {
 		}
 	}
 	_ = os.Remove(dir) // if this fails, so will the open, and it says why
+}
+
+// usersHub is the directory of a hub:// that names none (libvdeplug_netnode.c).
+func usersHub() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return "/tmp/vdenode_" + u.Username
+	}
+	return "/tmp/vdenode_u" + id
 }
 
 // emptied reports whether a directory is that of a hub whose host was killed

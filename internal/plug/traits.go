@@ -58,6 +58,7 @@ type traits struct {
 	// shutdownFirst, closeFirst: what has to be done to datafd before vde_close.
 	shutdownFirst, closeFirst bool
 
+	unnamed func() string          // what an empty base stands for; nil: that is the plugin's to say
 	reclaim func(base string)      // removes what a killed process of the same VNL left
 	grammar *grammar               // how its VNLs are written; nil if nothing is known
 	ready   func(VNL) error        // finds what the plugin would fail in, and be silent
@@ -82,7 +83,7 @@ var networkErrors = []unix.Errno{
 
 const noRoute = "there is no way to the multicast group (name an interface: /if=NAME)"
 
-var hubTraits = traits{pumps: true, reclaim: reclaimHub, grammar: hubGrammar, hints: map[unix.Errno]string{
+var hubTraits = traits{pumps: true, unnamed: usersHub, reclaim: reclaimHub, grammar: hubGrammar, hints: map[unix.Errno]string{
 	unix.EEXIST: "another program serves a network there, or there is something else (if it is of no use, remove {})",
 	unix.ENOENT: "the directory in which it should be does not exist",
 	unix.EACCES: "nothing may be made there",

@@ -75,7 +75,11 @@ func firstLine(path string) (string, error) {
 // base is the argument without the parameters and without what is nested in
 // braces: the directory of a vde or hub VNL.
 func (v VNL) base() string {
-	base, _ := elements(v.outside(), table[v.Plugin].grammar.marks())
+	t := table[v.Plugin]
+	base, _ := elements(v.outside(), t.grammar.marks())
+	if base == "" && t.unnamed != nil {
+		return t.unnamed()
+	}
 	return base
 }
 
