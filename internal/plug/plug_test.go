@@ -314,6 +314,34 @@ func TestTapDeleted(t *testing.T) {
 	}
 }
 
+// TestInterface takes down the interface under a plug, which passes, and deletes it,
+// which does not: another one of its name is not the plug's.
+func TestInterface(t *testing.T) {
+	for vnl, deleted := range map[string]error{
+		"pcap://vde0":                          unix.ENXIO,
+		"vxvde://239.0.0.9/if=vde0":            unix.ENODEV,
+		"vxlan://239.0.0.9/port=14999/if=vde0": unix.ENODEV,
+	} {
+		ns := rig.NewNamespace(t)
+		ns.Sh("ip link add vde0 type veth peer name vde1; ip address add 10.9.9.1/24 dev vde0; ip link set vde1 up; ip link set vde0 up")
+		var p Plug
+		ns.Do(func() { p = open(t, vnl) })
+		if n := send(t, p, rig.Frame(60, 1)); n.Out != 1 {
+			t.Errorf("%s: %v", vnl, n.String())
+		}
+		ns.Sh("ip link set vde0 down")
+		if n := send(t, p, rig.Frame(60, 1)); n.Drops[relay.Refused] != 1 {
+			t.Errorf("%s: while it is down: %v", vnl, n.String())
+		}
+		ns.Sh("ip link delete vde0")
+		b, c := newBatch(t), relay.Counters{}
+		b.Append(rig.Frame(60, 1))
+		if err := p.Send(b, &c); !errors.Is(err, deleted) {
+			t.Errorf("%s: after it was deleted: %v", vnl, err)
+		}
+	}
+}
+
 // TestSlirp closes a slirp that has something to say.
 func TestSlirp(t *testing.T) {
 	for range 3 {

@@ -75,10 +75,11 @@ type traits struct {
 // of libvdeplug2t64 in Debian 13).
 const library4 = "libvdeplug2"
 
-// networkErrors come from a peer that is away or a device that is down.
+// networkErrors come from a peer that is away or a device that is down. One that was
+// deleted (ENXIO, ENODEV) is none of them: a socket does not find its successor.
 var networkErrors = []unix.Errno{
 	unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN, unix.EHOSTUNREACH, unix.ENETUNREACH,
-	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO, unix.ENXIO, unix.ENODEV,
+	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO,
 }
 
 const noRoute = "there is no way to the multicast group (name an interface: /if=NAME)"
