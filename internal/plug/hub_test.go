@@ -2,6 +2,7 @@ package plug
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -99,6 +100,29 @@ func TestReclaimHub(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReclaimVde opens a switch's network where clients have left sockets, and one is
+// still waiting.
+func TestReclaimVde(t *testing.T) {
+	dir := filepath.Join(rig.TempDir(t), "s")
+	rig.Switch(t, dir)
+	for _, prefix := range []string{dir + "/.", "/var/run/vde.", "/var/tmp/vde.", "/tmp/vde."} {
+		name := fmt.Sprintf("%s%05d-99999", prefix, os.Getpid())
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: name}))
+		t.Cleanup(func() { _ = os.Remove(name) })
+		open(t, dir)
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("of a client that is waiting: %v", err)
+		}
+		must(t, unix.Close(fd))
+		open(t, dir)
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", name, err)
+		}
 	}
 }
 

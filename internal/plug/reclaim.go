@@ -83,18 +83,22 @@ func reclaimPtp(base string) {
 	}
 }
 
-// reclaimVde removes the sockets that clients left in a switch's directory when
-// they were killed while they waited for its answer, for which it may let them
-// wait for ever.
+// reclaimVde removes the sockets that clients left when they were killed while they
+// waited for a switch's answer, for which it may let them wait for ever: in its
+// directory, or else where they were free to bind one (libvdeplug_vde.c).
 func reclaimVde(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if ok, _ := filepath.Match(".[0-9]*-[0-9]*", e.Name()); ok && abandoned(path) {
-			_ = os.Remove(path) // it may be somebody else's
+	for _, p := range []struct{ dir, pattern string }{
+		{dir, ".[0-9]*-[0-9]*"},
+		{"/var/run", "vde.[0-9]*-[0-9]*"},
+		{"/var/tmp", "vde.[0-9]*-[0-9]*"},
+		{"/tmp", "vde.[0-9]*-[0-9]*"},
+	} {
+		entries, _ := os.ReadDir(p.dir) // what there is
+		for _, e := range entries {
+			path := filepath.Join(p.dir, e.Name())
+			if ok, _ := filepath.Match(p.pattern, e.Name()); ok && abandoned(path) {
+				_ = os.Remove(path) // it may be somebody else's
+			}
 		}
 	}
 }
