@@ -342,6 +342,21 @@ func TestInterface(t *testing.T) {
 	}
 }
 
+// TestNewAddress sends over an interface that has just been made: its address may not be
+// used for a second or two, which passes.
+func TestNewAddress(t *testing.T) {
+	ns := rig.NewNamespace(t)
+	ns.Sh("ip link add vde0 type veth peer name vde1; ip link set vde1 up; ip link set vde0 up")
+	var vxvde, vxlan Plug
+	ns.Do(func() {
+		vxvde = open(t, "vxvde://ff05::99/if=vde0/v6")
+		vxlan = open(t, "vxlan://ff05::99/port=14999/if=vde0/v6")
+	})
+	for _, p := range []Plug{vxvde, vxlan} {
+		rig.Eventually(t, soon, "a frame goes out", func() bool { return send(t, p, rig.Frame(60, 1)).Out == 1 })
+	}
+}
+
 // TestSlirp closes a slirp that has something to say.
 func TestSlirp(t *testing.T) {
 	for range 3 {

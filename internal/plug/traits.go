@@ -75,11 +75,12 @@ type traits struct {
 // of libvdeplug2t64 in Debian 13).
 const library4 = "libvdeplug2"
 
-// networkErrors come from a peer that is away or a device that is down. One that was
+// networkErrors come from a peer that is away or a device that is down, or has no
+// address that may be used yet (IPv6 makes sure first that nobody has it). One that was
 // deleted (ENXIO, ENODEV) is none of them: a socket does not find its successor.
 var networkErrors = []unix.Errno{
 	unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN, unix.EHOSTUNREACH, unix.ENETUNREACH,
-	unix.ENETDOWN, unix.EHOSTDOWN, unix.EPERM, unix.EIO,
+	unix.ENETDOWN, unix.EHOSTDOWN, unix.EADDRNOTAVAIL, unix.EPERM, unix.EIO,
 }
 
 const noRoute = "there is no way to the multicast group (name an interface: /if=NAME)"
