@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +12,7 @@ import (
 // waits, and drops what does not fit.
 type Log struct {
 	Name    string // of the program, before each line
-	Fd      int    // 2
+	Fd      int    // 2, or its double
 	Verbose bool   // write what Info is told, too
 }
 
@@ -66,5 +67,23 @@ func Show(vnl string) string {
 // Stderr returns a Log on standard error, whose flags stay as they are
 // (os.File would set it to blocking for everybody who shares it).
 func Stderr(name string, verbose bool) *Log {
-	return &Log{Name: name, Fd: 2, Verbose: verbose}
+	return &Log{Name: name, Fd: double(2), Verbose: verbose}
+}
+
+// double opens the terminal or pipe behind fd once more, so that no write waits: one
+// that is not read says that it has room as long as it has some, and then keeps who
+// writes more. If it cannot be opened, as another user's terminal, fd must do.
+func double(fd int) int {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return fd
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR, unix.S_IFIFO: // a file would be written to at another place
+		own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return own
+		}
+	}
+	return fd
 }

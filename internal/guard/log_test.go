@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,27 +61,51 @@ func TestLogNeverBlocks(t *testing.T) {
 	log.Print("again")
 }
 
+// terminal makes a terminal, which blocks, and who reads it.
+func terminal(t *testing.T) (master *os.File, tty int) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { master.Close() })
+	fd := int(master.Fd())
+	must(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	must(t, err)
+	tty, err = unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = unix.Close(tty) })
+	return master, tty
+}
+
+// Nor does a terminal take time that is not read any more, though it was opened for
+// waiting, and stays so for others.
+func TestLogNeverBlocksOnATerminal(t *testing.T) {
+	master, tty := terminal(t)
+	log := &Log{Name: "x", Fd: double(tty)}
+	defer unix.Close(log.Fd)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 { // a terminal holds some 64 kB
+			log.Print(strings.Repeat("y", 500))
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("a line waits for the terminal to be read")
+		master.Close() // which ends the wait
+		<-done
+	}
+	if flags, err := unix.FcntlInt(uintptr(tty), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("the flags of the terminal were changed: %#x %v", flags, err)
+	}
+}
+
 // On a terminal in raw mode a line ends in CR LF, on another one the terminal
 // sees to that.
 func TestLinesEndAsTheTerminalNeeds(t *testing.T) {
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer master.Close()
-	fd := int(master.Fd())
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(tty)
+	master, tty := terminal(t)
 	log := &Log{Name: "x", Fd: tty}
 	for _, raw := range []bool{false, true} {
 		term, err := unix.IoctlGetTermios(tty, unix.TCGETS)
@@ -99,9 +124,5 @@ func TestLinesEndAsTheTerminalNeeds(t *testing.T) {
 		if err != nil || !bytes.Equal(buf[:n], []byte("x: hello\r\n")) {
 			t.Errorf("raw %v: %q %v", raw, buf[:n], err)
 		}
-	}
-	flags, err := unix.FcntlInt(uintptr(tty), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK == 0 {
-		t.Errorf("the flags of the terminal were changed: %#x %v", flags, err)
 	}
 }
