@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,7 +51,7 @@ func (l *Log) Print(text string) {
 
 // printable keeps what a plugin or a VNL says from steering the terminal.
 func printable(r rune) rune {
-	if r < ' ' || r == 0x7f {
+	if unicode.IsControl(r) { // those of 8 bits, too
 		return ' '
 	}
 	return r

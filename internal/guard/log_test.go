@@ -34,8 +34,8 @@ func read(t *testing.T, fd int) string {
 func TestLinesNameTheDeviceAndCannotSteerATerminal(t *testing.T) {
 	r, w := pipe(t)
 	log := &Log{Name: "vde_plug", Fd: w}
-	log.Error(Job{Descr: "UML", VNL: "vde:///tmp/\x1b[2Jx"}, "link down: no\nsuch\rthing")
-	if got, want := read(t, r), "vde_plug: UML: vde:///tmp/ [2Jx: link down: no such thing\n"; got != want {
+	log.Error(Job{Descr: "UML", VNL: "vde:///tmp/\x1b[2Jx\u009b2J"}, "link down: no\nsuch\rthing")
+	if got, want := read(t, r), "vde_plug: UML: vde:///tmp/ [2Jx 2J: link down: no such thing\n"; got != want {
 		t.Errorf("%q, not %q", got, want)
 	}
 	log.Info(Job{}, "not verbose")
