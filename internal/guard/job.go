@@ -90,7 +90,7 @@ const (
 // A Failure is why a worker is about to end.
 type Failure struct {
 	Why    string          // for people, one line
-	Watch  string          // what path's appearance makes another try worthwhile; "" if none
+	Watch  []byte          // what path's appearance makes another try worthwhile, byte by byte; none if empty
 	Detail json.RawMessage `json:",omitempty"` // the same for programs; package plug knows its form
 }
 

@@ -147,7 +147,7 @@ func (w *worker) onCtl() {
 		case word.Woke && w == w.l.serving:
 			w.l.watch()
 		case word.Failed != nil:
-			w.watchFor, w.why = word.Failed.Watch, word.Failed.Why
+			w.watchFor, w.why = string(word.Failed.Watch), word.Failed.Why
 		}
 	}
 }

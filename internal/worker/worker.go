@@ -66,7 +66,7 @@ func Main() int {
 
 // failure describes err for who started this process.
 func failure(err error, watch string) guard.Failure {
-	f := guard.Failure{Why: err.Error(), Watch: watch}
+	f := guard.Failure{Why: err.Error(), Watch: []byte(watch)}
 	if err == io.EOF { //nolint:errorlint // a bare one says nothing more
 		f.Why = "the network has closed the connection"
 	}
