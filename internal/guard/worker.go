@@ -113,11 +113,11 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 
 // onExit reaps the worker, after its last words.
 func (w *worker) onExit() {
+	w.onStderr()
+	w.onCtl()
 	if pid, err := unix.Wait4(w.pid, &w.status, unix.WNOHANG, nil); err != nil || pid != w.pid {
 		return
 	}
-	w.onStderr()
-	w.onCtl()
 	w.unwatch()
 	_, _, _ = unix.Close(w.pidfd), unix.Close(w.ctl), unix.Close(w.stderr)
 	w.l.gone(w)
