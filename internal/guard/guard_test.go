@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -136,5 +137,24 @@ func TestLinksAreLookedAtTogether(t *testing.T) {
 		if got, want := g.lookAgain(w), g.began.Add(time.Duration((ticks+1)/2)*2*tick); !got.Equal(want) {
 			t.Errorf("%v after the start, as it moved: the next look is at %v, not %v", ns, got.Sub(g.began), want.Sub(g.began))
 		}
+	}
+}
+
+// What a worker printed last is told, though its line has no end.
+func TestLastWordsOfAWorker(t *testing.T) {
+	turns := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(turns) // Run leaves one
+	_, ours := guestSocket(t)
+	g := newGuardian(t)
+	r, w := pipe(t)
+	g.log = &Log{Name: "test", Fd: w}
+	g.exe = t.TempDir() + "/worker"
+	must(t, os.WriteFile(g.exe, []byte("#!/bin/sh\necho hello >&2; printf 'no such host' >&2; exit 3"), 0o700))
+	must(t, g.Tend(ours, -1, Job{Descr: "UML", VNL: "null://", Once: true}))
+	if err := g.Run(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Error(err)
+	}
+	if got, want := read(t, r), "test: UML: null://: hello\ntest: UML: null://: no such host\n"; got != want {
+		t.Errorf("%q, not %q", got, want)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -37,9 +35,7 @@ type worker struct {
 	watchFor string
 	killed   bool   // by us
 	killedBy string // our reason, if it is worth telling
-	crash    string // the Go runtime's
-	partial  string // a line of stderr that is not complete
-	lines    int    // of stderr that were passed on
+	output   Output
 	status   unix.WaitStatus
 }
 
@@ -114,6 +110,7 @@ func (l *Link) spawn(now time.Time) (_ *worker, err error) {
 // onExit reaps the worker, after its last words.
 func (w *worker) onExit() {
 	w.onStderr()
+	w.output.Ended(w.tell)
 	w.onCtl()
 	if pid, err := unix.Wait4(w.pid, &w.status, unix.WNOHANG, nil); err != nil || pid != w.pid {
 		return
@@ -152,21 +149,7 @@ func (w *worker) onCtl() {
 	}
 }
 
-// crashMarks begin the lines that the Go runtime prints when it gives up.
-var crashMarks = []string{"SIG", "fatal error: ", "panic: ", "runtime: ", "unexpected fault"}
-
-// IsCrash reports whether a line of a worker's standard error begins the Go
-// runtime's report of a crash.
-func IsCrash(line string) bool {
-	return slices.ContainsFunc(crashMarks, func(m string) bool { return strings.HasPrefix(line, m) })
-}
-
-// maxLines is how many lines of a worker's standard error are passed on: a
-// plugin may complain, but not for ever.
-const maxLines = 16
-
-// onStderr passes on what the plugin prints, line by line, but of a crash
-// keeps only the first line, as the reason.
+// onStderr reads what the plugin prints.
 func (w *worker) onStderr() {
 	var buf [4096]byte
 	for range 16 { // all that a pipe holds; who prints for ever must not keep us here
@@ -177,27 +160,12 @@ func (w *worker) onStderr() {
 			}
 			return
 		}
-		lines := strings.Split(w.partial+string(buf[:n]), "\n")
-		w.partial = lines[len(lines)-1]
-		if len(w.partial) > len(buf) {
-			w.partial = ""
-		}
-		for _, line := range lines[:len(lines)-1] {
-			w.printed(strings.TrimRight(line, "\r"))
-		}
+		w.output.Printed(buf[:n], w.tell)
 	}
 }
 
-func (w *worker) printed(line string) {
-	switch {
-	case w.crash != "" || line == "":
-	case IsCrash(line):
-		w.crash = line
-	case w.lines < maxLines:
-		w.lines++
-		w.l.g.log.Error(w.l.job, line)
-	}
-}
+// tell passes on a line of the plugin's.
+func (w *worker) tell(line string) { w.l.g.log.Error(w.l.job, line) }
 
 // reason says why the worker ended.
 func (w *worker) reason() error {
@@ -206,8 +174,8 @@ func (w *worker) reason() error {
 		return errors.New(w.why)
 	case w.killedBy != "":
 		return errors.New(w.killedBy)
-	case w.crash != "":
-		return fmt.Errorf("the plugin crashed: %s", w.crash)
+	case w.output.Crash != "":
+		return fmt.Errorf("the plugin crashed: %s", w.output.Crash)
 	case w.status.Signaled():
 		return fmt.Errorf("the worker was ended by a signal: %v", w.status.Signal())
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -243,7 +242,8 @@ func (c *child) reason(err error) error {
 	}
 	c.stderr.mu.Lock()
 	defer c.stderr.mu.Unlock()
-	switch crash, last := c.stderr.crash, c.stderr.last; {
+	c.stderr.Ended(printLine)
+	switch crash, last := c.stderr.Crash, c.stderr.Last; {
 	case c.killed != "":
 		return &CrashError{c.killed}
 	case crash != "":
@@ -254,39 +254,17 @@ func (c *child) reason(err error) error {
 	return &CrashError{fmt.Sprintf("the plugin's process has ended: %v", err)}
 }
 
-// stderr passes on what a worker prints, line by line, but of a crash keeps only
-// the first line.
+// stderr passes on what a worker prints.
 type stderr struct {
-	mu      sync.Mutex // Write may go on after the worker's end
-	partial string
-	crash   string
-	last    string
-	lines   int
+	mu sync.Mutex // Write may go on after the worker's end
+	guard.Output
 }
-
-// maxLines is how many lines are passed on: a plugin may complain, but not for
-// ever.
-const maxLines = 16
 
 func (s *stderr) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lines := strings.Split(s.partial+string(b), "\n")
-	s.partial = lines[len(lines)-1]
-	if len(s.partial) > 4096 {
-		s.partial = ""
-	}
-	for _, line := range lines[:len(lines)-1] {
-		switch {
-		case s.crash != "" || line == "":
-		case guard.IsCrash(line):
-			s.crash = line
-		default:
-			s.last = line
-			if s.lines++; s.lines <= maxLines {
-				fmt.Fprintln(os.Stderr, line)
-			}
-		}
-	}
+	s.Printed(b, printLine)
 	return len(b), nil
 }
+
+func printLine(line string) { fmt.Fprintln(os.Stderr, line) }

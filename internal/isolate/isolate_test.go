@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -90,6 +91,18 @@ func TestNegativeReconnectIsNone(t *testing.T) {
 	}
 	var crash *CrashError
 	if err := p.Recv(b); !errors.As(err, &crash) || errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+// What a child printed last is the reason for its end, if it gives none, though the
+// line has no end.
+func TestLastWordsOfAChild(t *testing.T) {
+	program := rig.TempDir(t) + "/umlvde"
+	must(t, os.WriteFile(program, []byte("#!/bin/sh\nprintf 'no such host' >&2; exit 3"), 0o700))
+	_, err := Open(context.Background(), Options{Program: program})
+	var crash *CrashError
+	if !errors.As(err, &crash) || !strings.HasSuffix(err.Error(), "(exit status 3): no such host") {
 		t.Error(err)
 	}
 }
