@@ -152,6 +152,9 @@ const (
 	patience = 1500 * time.Millisecond
 	// lastPatience is how long the first one may take.
 	lastPatience = 30 * time.Second
+	// maxWorkers is how many workers a link may have for others to be tried: those
+	// that wait for a file system that does not answer cannot be killed.
+	maxWorkers = 4
 	// Retries follow each other in an eighth of the time that the trouble has
 	// lasted, within these limits: so each outage lasts little longer than its
 	// cause.
@@ -250,7 +253,8 @@ func (l *Link) due() (d time.Time) {
 // opensHang says that another open is to be tried beside those under way once
 // they have taken too long, and that no other try is planned.
 func (l *Link) opensHang() bool {
-	return l.serving == nil && len(l.workers) > 0 && l.retry.IsZero() && !l.ending
+	n := len(l.workers)
+	return l.serving == nil && 0 < n && n < maxWorkers && l.retry.IsZero() && !l.ending
 }
 
 func (l *Link) onTime(now time.Time) {

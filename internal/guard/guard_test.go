@@ -158,3 +158,33 @@ func TestLastWordsOfAWorker(t *testing.T) {
 		t.Errorf("%q, not %q", got, want)
 	}
 }
+
+// Workers that hang in their opens and cannot be killed (here it is not noticed that
+// they have ended) do not become ever more; once they have ended, others are tried.
+func TestWorkersThatCannotBeKilledAreFew(t *testing.T) {
+	turns := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(turns) // Run leaves one
+	_, ours := guestSocket(t)
+	g := newGuardian(t)
+	g.exe = t.TempDir() + "/worker"
+	must(t, os.WriteFile(g.exe, []byte("#!/bin/sh\nexec sleep 60"), 0o700))
+	must(t, g.Tend(ours, -1, Job{VNL: "null://"}))
+	for l := range g.links {
+		now := time.Now()
+		for range 3 * maxWorkers {
+			now = now.Add(patience)
+			l.onTime(now)
+		}
+		if n := len(l.workers); n != maxWorkers {
+			t.Errorf("there are %d workers", n)
+		}
+		for len(l.workers) > 2 { // the first one and the last
+			must(t, g.loop.once(time.Time{}))
+		}
+		if !l.opensHang() {
+			t.Error("no other one is tried")
+		}
+	}
+	g.Stop()
+	must(t, g.Run())
+}
