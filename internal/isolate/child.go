@@ -220,7 +220,7 @@ func (c *child) end(patience time.Duration) error {
 	defer impatient.Stop()
 	angry := time.AfterFunc(patience+endTime, func() { _ = c.cmd.Process.Kill() })
 	defer angry.Stop()
-	err := c.cmd.Wait()                                // keeps a thread; so not before the worker is about to end
+	_ = c.cmd.Wait()                                   // keeps a thread; so not before the worker is about to end
 	_ = c.ctl.SetReadDeadline(time.Now().Add(endTime)) // there is nobody left who could write; cannot fail
 	for w := range c.words {
 		if w.Failed != nil {
@@ -228,11 +228,11 @@ func (c *child) end(patience time.Duration) error {
 		}
 	}
 	c.ctl.Close()
-	return c.reason(err)
+	return c.reason()
 }
 
 // reason says why the worker has ended.
-func (c *child) reason(err error) error {
+func (c *child) reason() error {
 	if c.failure != nil {
 		var r plug.Report
 		if json.Unmarshal(c.failure.Detail, &r) != nil || r.Text == "" {
@@ -249,9 +249,9 @@ func (c *child) reason(err error) error {
 	case crash != "":
 		return &CrashError{"the plugin crashed: " + crash}
 	case last != "":
-		return &CrashError{fmt.Sprintf("the plugin's process has ended (%v): %s", err, last)}
+		return &CrashError{fmt.Sprintf("the plugin's process has ended (%v): %s", c.cmd.ProcessState, last)}
 	}
-	return &CrashError{fmt.Sprintf("the plugin's process has ended: %v", err)}
+	return &CrashError{fmt.Sprintf("the plugin's process has ended (%v)", c.cmd.ProcessState)}
 }
 
 // stderr passes on what a worker prints.

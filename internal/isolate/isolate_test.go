@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -95,15 +94,20 @@ func TestNegativeReconnectIsNone(t *testing.T) {
 	}
 }
 
-// What a child printed last is the reason for its end, if it gives none, though the
-// line has no end.
-func TestLastWordsOfAChild(t *testing.T) {
+// A child that gives no reason for its end has one all the same: its status, and what
+// it printed last, though that line has no end.
+func TestEndWithoutAReason(t *testing.T) {
 	program := rig.TempDir(t) + "/umlvde"
-	must(t, os.WriteFile(program, []byte("#!/bin/sh\nprintf 'no such host' >&2; exit 3"), 0o700))
-	_, err := Open(context.Background(), Options{Program: program})
-	var crash *CrashError
-	if !errors.As(err, &crash) || !strings.HasSuffix(err.Error(), "(exit status 3): no such host") {
-		t.Error(err)
+	for script, want := range map[string]string{
+		"exit 0":                            "the plugin's process has ended (exit status 0)",
+		"printf 'no such host' >&2; exit 3": "the plugin's process has ended (exit status 3): no such host",
+	} {
+		must(t, os.WriteFile(program, []byte("#!/bin/sh\n"+script), 0o700))
+		_, err := Open(context.Background(), Options{Program: program})
+		var crash *CrashError
+		if !errors.As(err, &crash) || err.Error() != want {
+			t.Errorf("%s: %v", script, err)
+		}
 	}
 }
 
