@@ -137,6 +137,15 @@ func (l Line) Opened() error {
 	return err
 }
 
+// Left waits until who has started the worker is gone.
+func (l Line) Left() {
+	for {
+		if _, err := l.recv(); err != nil {
+			return
+		}
+	}
+}
+
 // Failed says why the worker is about to end.
 func (l Line) Failed(f Failure) {
 	if text, err := json.Marshal(f); err == nil { // it cannot fail

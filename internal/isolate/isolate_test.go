@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/umlvde/umlvde/internal/guard"
 	"github.com/umlvde/umlvde/internal/mmsg"
+	"github.com/umlvde/umlvde/internal/relay"
 	"github.com/umlvde/umlvde/internal/rig"
+	"github.com/umlvde/umlvde/libvdeplug/faultplug"
 	"golang.org/x/sys/unix"
 )
 
@@ -108,6 +111,36 @@ func TestEndWithoutAReason(t *testing.T) {
 		if !errors.As(err, &crash) || err.Error() != want {
 			t.Errorf("%s: %v", script, err)
 		}
+	}
+}
+
+// A worker ends with the process that has started it, though its network never takes
+// what it was given last, or its plugin does not return.
+func TestWorkerEndsWithItsParent(t *testing.T) {
+	net := faultplug.New(t)
+	name, value, _ := strings.Cut(net.Env(), "=")
+	t.Setenv(name, value)
+	net.Set(t, faultplug.SendBlock)
+	for _, vnl := range []string{"cmd://sleep 60", net.VNL()} {
+		p, err := Open(context.Background(), optionsFor(vnl, 0))
+		must(t, err)
+		b, err := mmsg.NewBatch()
+		must(t, err)
+		defer b.Free()
+		var count relay.Counters
+		rig.Eventually(t, 10*time.Second, "there is no room", func() bool {
+			for b.Append(rig.Frame(1514, 0)) && p.Send(b, &count) == nil {
+			}
+			return !rig.Poll(p.near, unix.POLLOUT, 300*time.Millisecond)
+		})
+		_, _ = unix.Close(p.near), p.child.ctl.Close() // as the kernel does at the end of a process
+		late := time.AfterFunc(5*time.Second, func() {
+			t.Errorf("%s: the worker is still there", vnl)
+			_ = p.child.cmd.Process.Kill()
+		})
+		_ = p.child.cmd.Wait()
+		late.Stop()
+		p.child.page.Unmap()
 	}
 }
 

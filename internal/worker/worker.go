@@ -25,6 +25,10 @@ import (
 // without it; less than the guardian's patience.
 const closeTime = 300 * time.Millisecond
 
+// lastTime is how long a guest that is patient, and gone, is patient still: its
+// network may never take what it has left.
+const lastTime = 250 * time.Millisecond
+
 // Main is the program of a worker: guard.Job says what it gets and what is
 // expected of it. It returns the exit status.
 func Main() int {
@@ -109,6 +113,15 @@ func serve(job guard.Job, line guard.Line, page *guard.Page, network plug.Plug, 
 	}
 	if err := line.Opened(); err != nil {
 		return nil // the guardian has no use for this plug any more
+	}
+	if job.Patient {
+		go func() { // ends with the process
+			line.Left()
+			time.Sleep(lastTime)
+			r.Stop()
+			time.Sleep(2 * closeTime) // which is to be the end, unless a plugin does not return
+			os.Exit(1)
+		}()
 	}
 	if err := r.Alone(); err != nil {
 		return err
