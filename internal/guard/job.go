@@ -75,7 +75,8 @@ const (
 // (the VNL is there for ps(1)), receives its Job over CtlFd, opens the plug and
 // sends Opened, or Failed and exits. It touches the guest's socket only after
 // it has received Go. It ends when the guest does, on SIGTERM, or when the plug
-// is lost (Failed). It outlives a guardian that was killed.
+// is lost (Failed). It outlives a guardian that was killed, but not the program that
+// a patient guest is.
 const (
 	Command = "worker" // the first argument of a worker
 
