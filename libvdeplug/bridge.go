@@ -259,7 +259,7 @@ func unclaim(a, b *Conn) {
 		c.bridged.Store(false)
 		for _, h := range []*half{&c.rd, &c.wr} {
 			h.mu.Lock()
-			if h.poll != nil {
+			if h.poll != nil && !c.bridged.Load() { // else there is another claim, whose wake-up this might undo
 				_ = h.poll.File.SetReadDeadline(h.until) // as in claim
 			}
 			h.mu.Unlock()
