@@ -136,9 +136,10 @@ func publicError(err error) error {
 var unfinished atomic.Int64
 
 // Unfinished returns how many plugs of this process are neither open nor gone:
-// those of which Close, or an OpenContext, has not waited for the plugin's end.
-// Each may hold a thread, descriptors and memory; a plugin that never returns
-// holds them for ever. A service that sees the number grow wants an [Isolation].
+// those of which Close, an OpenContext or a [Bridge] has not waited for the plugin's
+// end, or its return. Each may hold a thread, descriptors and memory; a plugin that
+// never returns holds them for ever. A service that sees the number grow wants an
+// [Isolation].
 func Unfinished() int { return int(unfinished.Load()) }
 
 // await runs f in a goroutine and returns its result, unless until has something

@@ -129,7 +129,7 @@ func (s *Stream) Recv(chunk []byte) error {
 }
 
 // Close frees the Stream; the writer stays open. It waits for a Send or Recv that
-// is going on.
+// is going on. A second Close fails with [net.ErrClosed].
 func (s *Stream) Close() error {
 	s.send.Lock()
 	defer s.send.Unlock()

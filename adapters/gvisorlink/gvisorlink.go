@@ -149,8 +149,9 @@ func (e *Endpoint) SetOnCloseAction(action func()) {
 	e.onClose = action
 }
 
-// Wait returns when the link has ended: the network has, or Close was called. [Err]
-// says which. A link that is not attached has nothing to wait for.
+// Wait returns when the link has ended: the network has, or Close was called.
+// [Endpoint.Err] says which. A link that is not attached, or not any more, has
+// nothing to wait for.
 func (e *Endpoint) Wait() {
 	// Stack.Wait calls Attach(nil), Wait and Close, the first two of them with the
 	// stack's lock held, for which a frame that is being delivered may wait. So the
