@@ -142,6 +142,31 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// An example that is interrupted while it waits for a switch ends as well.
+func TestInterruptOpen(t *testing.T) {
+	for _, name := range []string{"webserver", "dhcpd", "sniff", "gvproxy", "cable"} {
+		t.Run(name, func(t *testing.T) {
+			dir := rig.TempDir(t)
+			silent, err := net.Listen("unix", filepath.Join(dir, "ctl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer silent.Close()
+			args := []string{"vde://" + dir}
+			if name == "cable" {
+				args = append(args, "null://")
+			}
+			p := rig.Start(t, exec.Command(filepath.Join(bin, name), args...))
+			asked, err := silent.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer asked.Close()
+			interrupt(t, p)
+		})
+	}
+}
+
 // Without a VNL, an example does not go to the default network.
 func TestUsage(t *testing.T) {
 	for _, name := range []string{"webserver", "dhcpd", "sniff", "gvproxy", "cable"} {

@@ -21,7 +21,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := join(ctx, os.Args[1], os.Args[2]); err != nil {
+	if err := join(ctx, os.Args[1], os.Args[2]); err != nil && !errors.Is(err, context.Canceled) {
 		log.Fatal(err)
 	}
 }
@@ -40,7 +40,7 @@ func join(ctx context.Context, left, right string) error {
 	log.Printf("joining %v and %v", a.LocalAddr(), b.LocalAddr())
 	carried, err := libvdeplug.Bridge(ctx, a, b)
 	log.Printf("carried %+v", carried)
-	if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

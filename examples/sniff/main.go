@@ -33,7 +33,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, flag.Arg(0), *file); err != nil {
+	if err := run(ctx, flag.Arg(0), *file); err != nil && !errors.Is(err, context.Canceled) {
 		log.Fatal(err)
 	}
 }
