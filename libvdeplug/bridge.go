@@ -32,7 +32,7 @@ import (
 // a writer; but one that the other Conn hosts (hub://) is served on, and loses
 // frames.
 //
-// When a plugin does not return from a call, Bridge does after 50 ms, or somewhat
+// When a plugin does not return from a call, Bridge does after a second, or somewhat
 // later on a busy machine, and the Conns stay in its hands.
 func Bridge(ctx context.Context, a, b *Conn) (Bridged, error) {
 	if err := claim(ctx, a, b); err != nil {
@@ -64,7 +64,7 @@ func Bridge(ctx context.Context, a, b *Conn) (Bridged, error) {
 		r.Stop()
 		for range 10 { // where a CPU has to be waited for, these take longer, as the relay does
 			select {
-			case <-time.After(closeWait / 10):
+			case <-time.After(bridgeWait / 10):
 			case <-ended:
 				return
 			}
@@ -93,6 +93,10 @@ func Bridge(ctx context.Context, a, b *Conn) (Bridged, error) {
 	}
 	return carried, ends[1].reason()
 }
+
+// bridgeWait is how long a Bridge that is to end waits for the plugins, and for a CPU:
+// who gives up gives the Conns up, too.
+const bridgeWait = time.Second
 
 // flow is what has been counted between two moments.
 func flow(before, after relay.Totals) Flow {

@@ -399,6 +399,37 @@ func TestBridgeEnds(t *testing.T) {
 	})
 }
 
+// TestBridgeWaitsForAFrame ends a Bridge while a frame is on its way out on a serial
+// line, which takes some time: the Conns are free when it returns.
+func TestBridgeWaitsForAFrame(t *testing.T) {
+	a, line := serialLine(t)
+	b, near := seqpackets(t)
+	br := startBridge(t, a, b)
+	for range 64 { // far more than the line holds
+		send(t, near, rig.Frame(9000, 1))
+	}
+	sent := uint64(0)
+	rig.Eventually(t, soon, "a frame is on its way", func() bool {
+		before := sent
+		sent = a.Stats().TxFrames
+		return stacks("cvde._Cfunc_cvde_send(") > 0 && sent == before
+	})
+	br.cancel()
+	select {
+	case err := <-br.ended:
+		t.Errorf("it did not wait: %v", err)
+		br.ended <- err
+	case <-time.After(200 * time.Millisecond): // what is awaited is that nothing happens
+	}
+	go func() { _, _ = io.Copy(io.Discard, line) }() // until it is closed
+	got := br.stop(t)
+	if read := b.Stats().RxFrames; got.BA.Frames == 0 || got.BA.Frames+got.BA.Drops != read {
+		t.Errorf("carried %+v of %d frames", got, read)
+	}
+	send(t, a, rig.Frame(60, 2))
+	send(t, b, rig.Frame(60, 3))
+}
+
 // TestBridgeHub bridges the host of a hub, which must serve its clients although
 // the other network is full.
 func TestBridgeHub(t *testing.T) {

@@ -430,27 +430,32 @@ wait
 	})
 }
 
+// serialLine returns a Conn on a pseudo terminal and the other end of that.
+func serialLine(t *testing.T) (c *libvdeplug.Conn, line *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	line = os.NewFile(uintptr(fd), "ptmx")
+	t.Cleanup(func() { line.Close() })
+	must(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	must(t, err)
+	return open(t, fmt.Sprintf("vdesl:///dev/pts/%d", n)), line
+}
+
 // TestSerialLine uses a pseudo terminal, and hangs up.
 func TestSerialLine(t *testing.T) {
-	line, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	must(t, err)
-	master := os.NewFile(uintptr(line), "ptmx")
-	defer master.Close()
-	must(t, unix.IoctlSetPointerInt(line, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(line, unix.TIOCGPTN)
-	must(t, err)
-	c := open(t, fmt.Sprintf("vdesl:///dev/pts/%d", n))
-
+	c, line := serialLine(t)
 	frame := rig.Frame(60, 1)
 	send(t, c, frame)
 	want := append([]byte{0, 60}, frame...) // vdestream's
 	got := make([]byte, len(want))
-	_, err = io.ReadFull(master, got)
+	_, err := io.ReadFull(line, got)
 	must(t, err)
 	if !bytes.Equal(got, want) {
 		t.Errorf("on the line: % x, want % x", got, want)
 	}
-	_, err = master.Write(want)
+	_, err = line.Write(want)
 	must(t, err)
 	if f := receive(t, c); !bytes.Equal(f, frame) {
 		t.Errorf("got % x, want % x", f, frame)
@@ -458,7 +463,7 @@ func TestSerialLine(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- readUntilError(c) }()
 	parked(t, 1)
-	must(t, master.Close())
+	must(t, line.Close())
 	checkEOF(t, finish(t, "the read", done))
 }
 
