@@ -27,8 +27,9 @@ import (
 // Deadlines and Close end calls that wait, for frames, for room or for their
 // turn. What nothing can end is a call that a plugin does not return from. Of
 // Debian's plugins only vdesl:// keeps a read or write for long in the way they
-// are used here: as long as a frame is on the serial line, which is for ever if
-// its end does not come. vde_send of an unknown plugin may, too.
+// are used here: a read until the frame that has begun to come stops or is there,
+// a write until the serial line takes the frame, which may be never. vde_send of an
+// unknown plugin may not return, too.
 //
 // A Conn that hosts a network for others (hub://, switch://, multi://,
 // bonding://) passes their frames on, and lets new ones in, only while a Read

@@ -130,15 +130,24 @@ func openIsolated(t testing.TB, vnl string, i libvdeplug.Isolation) *libvdeplug.
 	return c
 }
 
-// greet waits until a frame from one Conn has reached the other, which has no
-// others to read.
+// greet waits until a frame from one Conn has reached the other. It is the last one
+// that it has sent, so none of its frames comes later.
 func greet(t testing.TB, from, to *libvdeplug.Conn) {
 	t.Helper()
+	buf, last := make([]byte, 60), uint32(0)
 	rig.Eventually(t, soon, "a frame arrives", func() bool {
-		send(t, from, rig.Frame(60, 0))
+		last++
+		send(t, from, rig.Frame(60, last))
 		must(t, to.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-		_, err := to.Read(make([]byte, 60))
-		return err == nil
+		for {
+			n, err := to.Read(buf)
+			switch {
+			case err == nil && n == 60 && rig.Number(buf) == last:
+				return true
+			case err != nil && !errors.Is(err, io.ErrShortBuffer):
+				return false
+			}
+		}
 	})
 	must(t, to.SetReadDeadline(time.Time{}))
 }
