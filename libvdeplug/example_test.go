@@ -1,6 +1,7 @@
 package libvdeplug_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,4 +73,56 @@ func ExampleOpen_isolated() {
 	}})
 	fmt.Println(errors.Is(err, fs.ErrNotExist))
 	// Output: true
+}
+
+// A cable that ends with its context, between two networks that go on.
+func ExampleBridge() {
+	var conns [2]*libvdeplug.Conn
+	for i := range conns {
+		var err error
+		if conns[i], err = libvdeplug.Open("null://", nil); err != nil { // or "vde:///tmp/one", "slirp://"
+			log.Fatal(err)
+		}
+		defer conns[i].Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	carried, err := libvdeplug.Bridge(ctx, conns[0], conns[1])
+	if !errors.Is(err, context.DeadlineExceeded) {
+		log.Fatal(err) // io.EOF: a network has ended
+	}
+	fmt.Println(carried.AB.Frames, "frames there,", carried.BA.Frames, "back")
+	// Output: 0 frames there, 0 back
+}
+
+// Many frames in a call, into buffers that are made once.
+func ExampleConn_ReadBatch() {
+	conn, err := libvdeplug.Open("cmd://cat", nil) // sends all back
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	frame := make([]byte, 60)
+	if _, err := conn.WriteBatch([][]byte{frame, frame, frame}); err != nil {
+		log.Fatal(err)
+	}
+
+	bufs, sizes := make([][]byte, 64), make([]int, 64)
+	for i := range bufs {
+		bufs[i] = make([]byte, libvdeplug.MaxFrameSize)
+	}
+	for left := 3; left > 0; {
+		n, err := conn.ReadBatch(bufs, sizes)
+		if err != nil {
+			log.Fatal(err)
+		}
+		for i := range n {
+			fmt.Println("a frame of", len(bufs[i][:sizes[i]]), "bytes")
+		}
+		left -= n
+	}
+	// Output:
+	// a frame of 60 bytes
+	// a frame of 60 bytes
+	// a frame of 60 bytes
 }
