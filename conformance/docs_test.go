@@ -82,5 +82,6 @@ var shownByRows = []trap{
 	{plugin: "vlan, agno", does: "opens the other network without its defences", defence: "that is opened apart, and joined by a socket"},
 	{plugin: "hub, switch, multi, bonding", does: "leaves its directory when it is killed, in which it then cannot open", defence: "the directory is removed if nobody listens there"},
 	{plugin: "ptp", does: "does not let in the successor of an end that was killed", defence: "the socket that nobody listens on is removed, which the other end notices"},
+	{plugin: "pcap, vxvde, vxlan", does: "does not find an interface that was made anew", defence: "the link ends and is tried again"},
 	{plugin: "all", does: "prints what it does not like, or silently takes it for something else", defence: "VNLs are checked before"},
 }

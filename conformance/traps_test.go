@@ -53,7 +53,7 @@ var traps = []trap{
 	{"agno", "writes up to 14 bytes beyond the caller's memory", "there is room for them", agnoLong},
 	{"agno", "hides the end of the other network and spins", "the end is seen before agno sees it", agnoEnd},
 	{"vdesl", "spins when the line is hung up", "that is the end of the link, which is tried again", vdeslHangUp},
-	{"vdesl", "waits for ever for the rest of a frame", "the guest goes on meanwhile", vdeslRest},
+	{"vdesl", "waits for the rest of a frame", "the guest goes on meanwhile", vdeslRest},
 }
 
 func TestTraps(t *testing.T) {
