@@ -55,6 +55,33 @@ func TestListenReplacesAStaleSocket(t *testing.T) {
 	second.Wait(time.Second)
 }
 
+// Who finds the path taken does not become a guest of the one that listens there,
+// and leaves one alone that is only about to listen.
+func TestListenFindsThePathTaken(t *testing.T) {
+	dir := rig.TempDir(t)
+	refused := func(path string) {
+		t.Helper()
+		second := rig.Start(t, exec.Command(rig.Umlvde(), "listen", path, "null://"))
+		second.WaitLine("^umlvde: cannot listen on "+path+": another program listens there$", 5*time.Second)
+		if code := second.Wait(5 * time.Second); code != exitFailure {
+			t.Errorf("exit status %d", code)
+		}
+	}
+	first := rig.StartListen(t, "-v", dir+"/guests", "null://")
+	refused(dir + "/guests")
+	first.Signal(syscall.SIGTERM)
+	first.Wait(5 * time.Second)
+	if lines := first.Lines(); len(lines) > 0 {
+		t.Errorf("the first one said: %q", lines)
+	}
+
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	must(t, unix.Bind(fd, &unix.SockaddrUnix{Name: dir + "/soon"}))
+	refused(dir + "/soon")
+}
+
 // What is no socket is left alone, even if the arguments were mixed up.
 func TestListenKeepsOtherFiles(t *testing.T) {
 	dir := rig.TempDir(t)
