@@ -86,6 +86,7 @@ func TestBadArguments(t *testing.T) {
 		{"run without a kernel", []string{"run"}, 2, "run needs the UML kernel"},
 		{"run of a missing kernel", []string{"run", "/nonexistent/linux"}, 1, "/nonexistent/linux: no such file or directory"},
 		{"run with a bad vec", []string{"run", "/bin/true", "vec0:transport=vde,port=x,vnl=null://"}, 2, `vec0: port="x" is not a port`},
+		{"run with a port that no int in C holds", []string{"run", "/bin/true", "vec0:transport=vde,port=4294967297,vnl=null://"}, 2, `port="4294967297" is not a port`},
 		{"worker by hand", []string{"worker"}, 2, "not for use by hand"},
 		{"keeper by hand", []string{"keep"}, 2, "not for use by hand"},
 	} {
@@ -110,6 +111,16 @@ func TestBadArguments(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 		})
+	}
+}
+
+// Where run can make no sockets it says what to change.
+func TestRunWithoutADirectory(t *testing.T) {
+	cmd := exec.Command(rig.Umlvde(), "run", "/bin/true", "vec0:transport=vde,vnl=null://")
+	cmd.Env = append(os.Environ(), "TMPDIR=/nonexistent")
+	out, err := cmd.CombinedOutput()
+	if want := "umlvde: there can be no sockets for the guest (TMPDIR may name another directory): stat /nonexistent: no such file or directory\n"; err == nil || string(out) != want {
+		t.Errorf("%v: %q, not %q", err, out, want)
 	}
 }
 

@@ -54,7 +54,7 @@ func (p *port) String() string { return strconv.Itoa(int(*p)) }
 func (p *port) Type() string   { return "PORT" }
 
 func (p *port) Set(s string) error {
-	v, err := strconv.Atoi(s) // decimal, as for vde_plug
+	v, err := strconv.ParseInt(s, 10, 32) // decimal, and an int in C, as for vde_plug
 	if err != nil || v < 0 {
 		return fmt.Errorf("%q is not a port of a switch", s)
 	}

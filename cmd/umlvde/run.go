@@ -65,7 +65,11 @@ func socketDir() (string, error) {
 	if uml.CheckSocket(filepath.Join(tmp, "umlvde-1234567890", "vec1234567890")) != nil || !utf8.ValidString(tmp) {
 		tmp = "/tmp"
 	}
-	return os.MkdirTemp(tmp, "umlvde-")
+	dir, err := os.MkdirTemp(tmp, "umlvde-")
+	if err != nil {
+		err = fmt.Errorf("there can be no sockets for the guest (TMPDIR may name another directory): %w", err)
+	}
+	return dir, err
 }
 
 // keeping is what a keeper has to do. Its listening sockets are the descriptors
