@@ -14,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openTime is how long a plug may take to open before the user is told. It may never
+// return: vde's does not if the switch has no such port.
+const openTime = 2 * time.Second
+
 // closeTime is how long a plug may take to close before the process ends without
 // it. A command may need its time.
 const closeTime = 3 * time.Second
@@ -35,7 +39,7 @@ func cable(o *plugOptions, stderr io.Writer, log *sysLog, end *ending, bg *backg
 		}
 	}
 	end.onSignal()
-	first, err := openEnd(o, 0, end)
+	first, err := openEnd(o, 0, stderr, end)
 	if err != nil {
 		return err
 	}
@@ -50,7 +54,7 @@ func cable(o *plugOptions, stderr io.Writer, log *sysLog, end *ending, bg *backg
 		}
 		end.closes(second)
 	default:
-		if second, err = openEnd(o, 1, end); err != nil {
+		if second, err = openEnd(o, 1, stderr, end); err != nil {
 			return err
 		}
 	}
@@ -105,7 +109,7 @@ func whichEnd(err error, first, second string, stream bool) error {
 }
 
 // openEnd opens VNL i of the command line.
-func openEnd(o *plugOptions, i int, end *ending) (e cableEnd, err error) {
+func openEnd(o *plugOptions, i int, stderr io.Writer, end *ending) (e cableEnd, err error) {
 	text := ""
 	if i < len(o.vnls) {
 		text = o.vnls[i]
@@ -117,7 +121,15 @@ func openEnd(o *plugOptions, i int, end *ending) (e cableEnd, err error) {
 		if opts.Descr == "" {
 			opts.Descr = "vdeplug:" // as the C program calls itself
 		}
+		told := make(chan struct{})
+		slow := time.AfterFunc(openTime, func() {
+			fmt.Fprintf(stderr, "%s: the plugin does not return from opening it; waiting\n", e.name)
+			close(told)
+		})
 		e.Plug, err = plug.Open(vnl, opts)
+		if !slow.Stop() {
+			<-told
+		}
 	}
 	if err != nil {
 		return e, fmt.Errorf("%s: %w", e.name, err)

@@ -54,6 +54,24 @@ func TestKernelWithAWrongOption(t *testing.T) {
 	u.PowerOff()
 }
 
+// A cable whose plugin does not return from being opened says so, also if it is to
+// be a daemon, and a signal ends it.
+func TestCableSaysWhatItWaitsFor(t *testing.T) {
+	net := faultplug.New(t)
+	net.Set(t, faultplug.OpenBlock)
+	for _, args := range [][]string{nil, {"-d"}} {
+		cmd := exec.Command(rig.VdePlug(), append(args, net.VNL(), "null://")...)
+		cmd.Env = append(os.Environ(), net.Env())
+		p := rig.Start(t, cmd)
+		p.WaitLine("^vde_plug: "+net.VNL()+": the plugin does not return from opening it; waiting$", 10*time.Second)
+		pids := append(p.Children(), p.Pid()) // first the daemon, if there is one
+		must(t, syscall.Kill(pids[0], syscall.SIGTERM))
+		if code := p.Wait(5 * time.Second); code != 0 {
+			t.Errorf("exit status %d", code)
+		}
+	}
+}
+
 // A signal ends a cable even while a plugin does not return from a call.
 func TestSignalWhileAPluginIsStuck(t *testing.T) {
 	pidfile := rig.TempDir(t) + "/pid"
