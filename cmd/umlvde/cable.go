@@ -72,6 +72,9 @@ func cable(o *plugOptions, stderr io.Writer, log *sysLog, end *ending, bg *backg
 		return err
 	}
 	r.Patient()
+	if err := bg.stays(); err != nil {
+		return err
+	}
 	if err := r.Alone(); err != nil {
 		return err
 	}

@@ -33,6 +33,16 @@ func (bg *background) Write(text []byte) (int, error) {
 	return unix.Write(bg.fd, text)
 }
 
+// stays is called on the process's first thread when all is open: from now on the
+// daemon outlives the process that has started it, with which it ends before, as
+// what opens a plug may never return.
+func (bg *background) stays() error {
+	if bg == nil {
+		return nil
+	}
+	return unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+}
+
 // ready lets the process go that waits.
 func (bg *background) ready() error {
 	if bg == nil {
@@ -70,7 +80,7 @@ func daemonize(name string, args []string, stderr io.Writer) error {
 	argv := append([]string{"umlvde", daemonCommand, strconv.Itoa(p[1]), name}, args...)
 	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), null.Fd()},
-		Sys: &syscall.SysProcAttr{Setsid: true},
+		Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}, // see stays
 	})
 	_ = unix.Close(p[1])
 	if err != nil {
