@@ -70,7 +70,7 @@ func dispatch(args []string, stdout, stderr io.Writer) int {
 func vdePlug(name string, args []string, stdout, stderr io.Writer, bg *background) int {
 	var end ending
 	err := plugMain(name, args, stdout, stderr, &end, bg)
-	if errors.As(err, new(usageError)) || errors.Is(err, pflag.ErrHelp) {
+	if bg == nil && (errors.As(err, new(usageError)) || errors.Is(err, pflag.ErrHelp)) { // of a daemon, the caller is told
 		err = keepGuest(name, args, err)
 	}
 	end.run()

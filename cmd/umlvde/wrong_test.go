@@ -41,7 +41,16 @@ func TestGuestOutlivesAWrongOption(t *testing.T) {
 	}
 }
 
-// The same in a kernel: its card stays up, and nothing spins.
+// Who asks for a daemon, which UML does not, is told that there is none.
+func TestDaemonWithAWrongDescriptor(t *testing.T) {
+	g := rig.StartHelper(t, rig.HelperConfig{Args: []string{"-d"}, VNL: "seqpacket://99"})
+	g.WaitLine("^vde_plug: seqpacket://99: descriptor 99 is not open", 5*time.Second)
+	if code := g.Wait(5 * time.Second); code != exitUsage {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+// A wrong option in a kernel: its card stays up, and nothing spins.
 func TestKernelWithAWrongOption(t *testing.T) {
 	u := asHelper(t, "6.12", "vec0:transport=vde,vnl=slirp://,mode=rw")
 	address(u, 15)
