@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/umlvde/umlvde/internal/guard"
+	"github.com/umlvde/umlvde/internal/plug"
 	"github.com/umlvde/umlvde/internal/uml"
 	"golang.org/x/sys/unix"
 )
@@ -116,13 +117,13 @@ func listenSeqpacket(path string) (int, error) {
 	}
 	err = unix.Bind(fd, addr)
 	if errors.Is(err, unix.EADDRINUSE) {
-		file, _ := os.Lstat(path) // nil if it is not there any more
-		switch taken := probe(addr); {
-		case file != nil && file.Mode().Type() != os.ModeSocket:
+		switch file, missing := os.Lstat(path); {
+		case missing != nil: // by now
+		case file.Mode().Type() != os.ModeSocket:
 			err = errors.New("there is something else than a socket")
-		case taken == nil:
+		case !plug.Abandoned(path):
 			err = errors.New("another program listens there")
-		case errors.Is(taken, unix.ECONNREFUSED):
+		default:
 			if err = os.Remove(path); err == nil {
 				err = unix.Bind(fd, addr)
 			}
@@ -136,21 +137,6 @@ func listenSeqpacket(path string) (int, error) {
 		return -1, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	return fd, nil
-}
-
-// probe fails with ECONNREFUSED if no process has the socket at addr any more. It
-// does not connect as a guest would, who is given a plug, or refused by a process
-// that is only about to listen.
-func probe(addr unix.Sockaddr) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, addr); !errors.Is(err, unix.EPROTOTYPE) {
-		return err
-	}
-	return nil // it is there, though of another type
 }
 
 // serveListener makes g serve each guest that connects to fd; job says how, for

@@ -58,6 +58,11 @@ func Open(vnl VNL, opts Options) (Plug, error) {
 	if err := table[vnl.Plugin].grammar.check(vnl); err != nil {
 		return nil, err
 	}
+	if vnl.Plugin == "vde" && opts.Group != "" { // one that it does not know would be group 0 to the plugin
+		if err := group(opts.Group); err != nil {
+			return nil, fmt.Errorf("group %s: %w", opts.Group, err)
+		}
+	}
 	if ready := table[vnl.Plugin].ready; ready != nil {
 		if err := ready(vnl); err != nil {
 			return nil, err

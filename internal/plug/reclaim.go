@@ -27,7 +27,7 @@ func reclaimHub(dir string) {
 	}
 	defer func() { _ = root.Close() }() // it was only read
 	ctl := filepath.Join(dir, "ctl")
-	dead := func() bool { return abandoned(ctl) || emptied(root) }
+	dead := func() bool { return Abandoned(ctl) || emptied(root) }
 	if !dead() {
 		return
 	}
@@ -77,7 +77,7 @@ func entries(root *os.Root) []os.DirEntry {
 // (EPERM); the other end learns of it by the removal: see [ptpPlug].
 func reclaimPtp(base string) {
 	for _, path := range []string{base, base + "+"} {
-		if abandoned(path) {
+		if Abandoned(path) {
 			_ = os.Remove(path) // if this fails, so will the open, and it says why
 		}
 	}
@@ -96,18 +96,18 @@ func reclaimVde(dir string) {
 		entries, _ := os.ReadDir(p.dir) // what there is
 		for _, e := range entries {
 			path := filepath.Join(p.dir, e.Name())
-			if ok, _ := filepath.Match(p.pattern, e.Name()); ok && abandoned(path) {
+			if ok, _ := filepath.Match(p.pattern, e.Name()); ok && Abandoned(path) {
 				_ = os.Remove(path) // it may be somebody else's
 			}
 		}
 	}
 }
 
-// abandoned reports whether path is a socket that nobody has any more. Whoever has one
-// to listen on does not learn of the question, as it is of another type (EPROTOTYPE):
+// Abandoned reports whether path is a socket that no process has any more. Whoever has
+// one to listen on does not learn of the question, as it is of another type (EPROTOTYPE):
 // a hub's host would keep the descriptor of a client that only connects, and be told
-// of it for ever.
-func abandoned(path string) bool {
+// of it for ever. One that is not listening yet is not abandoned either.
+func Abandoned(path string) bool {
 	st, err := os.Lstat(path)
 	if err != nil || st.Mode().Type() != os.ModeSocket {
 		return false
@@ -117,5 +117,8 @@ func abandoned(path string) bool {
 		return false
 	}
 	defer unix.Close(fd)
+	if path[0] == '@' { // which would be no file
+		path = "./" + path
+	}
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
 }

@@ -159,3 +159,11 @@ func FuzzSplitCommand(f *testing.F) {
 		}
 	})
 }
+
+// A group that does not exist is refused: to the plugin it would be group 0.
+func TestNoSuchGroup(t *testing.T) {
+	_, err := Open(ParseVNL("vde://"+t.TempDir()), Options{Group: "no such group"})
+	if err == nil || err.Error() != "group no such group: there is no such group" {
+		t.Error(err)
+	}
+}
