@@ -92,7 +92,7 @@ func startListen(c config, p programs, n int) (g group, err error) {
 	return g, nil
 }
 
-// startHelpers starts n helpers, each with a socketpair for a network.
+// startHelpers is how n helpers are started, each with a socketpair for a network.
 func startHelpers(program string) func(config, programs, int) (group, error) {
 	return func(_ config, p programs, n int) (g group, err error) {
 		for range n {
