@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,14 +44,36 @@ func unread(t *testing.T, g *rig.Guest) int {
 	return n
 }
 
-// A worker that was kept from a CPU until the guardian had taken its frame finds
+// sendMany sends more than the guardian lets wait for a worker that does not move.
+func sendMany(g *rig.Guest) {
+	for range 10 {
+		g.Send(rig.Frame(1000, 1), time.Second)
+	}
+}
+
+// Few frames wait for a worker that is kept from a CPU for a while.
+func TestFrameWaitsForTheWorker(t *testing.T) {
+	net := faultplug.New(t)
+	g, worker := resting(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
+	must(t, syscall.Kill(worker, syscall.SIGSTOP))
+	sent := rig.Frame(60, 1)
+	g.Send(sent, time.Second)
+	time.Sleep(300 * time.Millisecond) // longer than many frames may wait
+	must(t, syscall.Kill(worker, syscall.SIGCONT))
+	if got := g.Recv(5 * time.Second); !bytes.Equal(got, sent) {
+		t.Errorf("%x came back, not %x", got, sent)
+	}
+	end(t, g)
+}
+
+// A worker that was kept from a CPU until the guardian had taken its frames finds
 // nothing to do. It sleeps on, and is not taken for one that hangs.
 func TestWorkerWithoutFramesIsLeftAlone(t *testing.T) {
 	net := faultplug.New(t)
 	g, worker := resting(t, rig.HelperConfig{VNL: net.VNL(), Env: []string{net.Env()}})
 	must(t, syscall.Kill(worker, syscall.SIGSTOP))
-	g.Send(rig.Frame(60, 1), time.Second)
-	rig.Eventually(t, 5*time.Second, "the guardian takes the frame", func() bool { return unread(t, g) == 0 })
+	sendMany(g)
+	rig.Eventually(t, 5*time.Second, "the guardian takes the frames", func() bool { return unread(t, g) == 0 })
 	must(t, syscall.Kill(worker, syscall.SIGCONT))
 	time.Sleep(1500 * time.Millisecond) // longer than a worker may hang
 	g.Echo(recovery)
@@ -72,7 +95,7 @@ func TestStoppedWorkerIsReplacedThoughFramesAreRare(t *testing.T) {
 		if limit.Left() <= 0 {
 			t.Fatal("the worker is still there")
 		}
-		g.Send(rig.Frame(60, 1), time.Second)
+		sendMany(g)
 	}
 	g.Echo(recovery)
 	end(t, g)
@@ -124,7 +147,7 @@ func TestGuestOutlivesACommandThatPrintsForEver(t *testing.T) {
 	g := rig.StartHelper(t, rig.HelperConfig{VNL: `cmd://sh -c "yes >&2"`})
 	g.WaitLine(": y$", 5*time.Second)
 	killWorker(t, g)
-	t.Logf("the guest waited %v at most", flood(t, g, time.Second))
+	t.Logf("the guest waited %v at most", flood(t, g, time.Second, guestPatience))
 	g.Signal(syscall.SIGTERM)
 	if code := g.Wait(2 * time.Second); code != 0 {
 		t.Errorf("exit status %d", code)
@@ -193,6 +216,6 @@ func TestGuestOutlivesADirectoryThatHangs(t *testing.T) {
 	stall(t, dir)
 	sw.Signal(syscall.SIGKILL)
 	g.WaitLine("link down", 5*time.Second)
-	t.Logf("the guest waited %v at most", flood(t, g, 2*time.Second))
+	t.Logf("the guest waited %v at most", flood(t, g, 2*time.Second, guestPatience))
 	end(t, g)
 }

@@ -131,7 +131,7 @@ func TestLibraryThatComesLater(t *testing.T) {
 	lib := filepath.Join(dir, "libvdeplug.so.2")
 	g := rig.StartHelper(t, rig.HelperConfig{VNL: "hub://" + dir + "/hub", Env: []string{"LIBVDEPLUG=" + lib}})
 	g.WaitLine(`^vde_plug: UML: hub://.*: link down: .*/libvdeplug.so.2: no such file or directory; trying again$`, 5*time.Second)
-	flood(t, g, 500*time.Millisecond)
+	flood(t, g, 500*time.Millisecond, guestPatience)
 	installed, err := filepath.EvalSymlinks(realLibrary(t))
 	if err != nil {
 		t.Fatal(err)

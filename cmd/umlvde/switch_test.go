@@ -51,7 +51,7 @@ func TestLinkComesWithTheSwitch(t *testing.T) {
 	path := rig.TempDir(t) + "/deep/switch"
 	g := onSwitch(t, path)
 	g.WaitLine(`link down: no switch there \(start one with: vde_switch -s .*/deep/switch\): no such file or directory; trying again`, 5*time.Second)
-	flood(t, g, 5*time.Second)
+	flood(t, g, 5*time.Second, guestPatience)
 	if err := os.Mkdir(strings.TrimSuffix(path, "/switch"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestLinkSurvivesARestartOfTheSwitch(t *testing.T) {
 	sw.Signal(syscall.SIGKILL)
 	sw.Wait(time.Second)
 	g.WaitLine("link down", time.Second)
-	flood(t, g, time.Second)
+	flood(t, g, time.Second, guestPatience)
 	rig.Switch(t, path)
 	t.Logf("frames flowed %v after the switch was back", g.Echo(1500*time.Millisecond))
 	g.WaitLine(`link up again after`, time.Second)
@@ -93,13 +93,10 @@ func TestStoppedSwitchDoesNotStopTheGuest(t *testing.T) {
 	g := onSwitch(t, path)
 	g.Echo(5 * time.Second)
 	sw.Signal(syscall.SIGSTOP)
-	slowest := flood(t, g, 5*time.Second)
+	slowest := flood(t, g, 5*time.Second, 100*time.Millisecond)
 	sw.Signal(syscall.SIGCONT)
 	took := g.Echo(recovery)
 	t.Logf("the guest waited %v at most; frames flowed %v after the switch went on", slowest, took)
-	if slowest > 100*time.Millisecond {
-		t.Errorf("the guest waited %v", slowest)
-	}
 	end(t, g)
 }
 
@@ -108,7 +105,7 @@ func TestStoppedSwitchDoesNotStopTheGuest(t *testing.T) {
 func TestCommandThatNeverReadsDoesNotStopTheGuest(t *testing.T) {
 	g := rig.StartHelper(t, rig.HelperConfig{VNL: "cmd://sleep 60"})
 	g.WaitLine("link up", 5*time.Second)
-	slowest := flood(t, g, 3*time.Second)
+	slowest := flood(t, g, 3*time.Second, guestPatience)
 	var command []int
 	for _, pid := range g.Children() {
 		command = append(command, rig.Children(pid)...)

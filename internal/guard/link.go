@@ -14,12 +14,13 @@ const (
 	// tick is how often a watched worker's progress is looked at.
 	tick = 25 * time.Millisecond
 	// stallAfter is how long frames may wait for a worker that does not move
-	// before the guardian takes them.
+	// before the guardian takes them, if they are many (holdBytes): fewer can wait,
+	// perhaps it is only short of a CPU.
 	stallAfter = 50 * time.Millisecond
 	// killAfter is how long a worker may not move at all.
 	killAfter = time.Second
 	// holdFor and holdBytes are how long, and how many bytes of, the first frames
-	// may wait for a worker that should soon serve. They are few enough for the
+	// may wait for a worker that should soon serve, or move. They are few enough for the
 	// socket to have room for more: it holds at least 16 kB.
 	holdFor, holdBytes = time.Second, 8 << 10
 	// restAfter is how many quiet ticks end the watch.
@@ -196,7 +197,7 @@ func (l *Link) look(w *worker, now time.Time) {
 	switch {
 	case w.stuck >= killAfter:
 		w.kill("the plugin did not return from a call in " + killAfter.String())
-	case w.stuck >= stallAfter && frames && l.mode == watching:
+	case w.stuck >= stallAfter && l.mode == watching && mmsg.Queued(l.guest) > holdBytes:
 		l.setMode(draining)
 	}
 }
