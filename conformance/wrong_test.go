@@ -18,6 +18,8 @@ func TestWrong(t *testing.T) {
 	long := strings.Repeat("x", 100)
 	for _, c := range []struct{ vnl, says string }{
 		{"vde://{dir}/none", `no switch there (start one with: vde_switch -s {dir}/none): no such file or directory`},
+		{"slirp", `no switch there (or do you mean slirp://?): no such file or directory`},
+		{"tap:tap0", `no switch there (or do you mean tap://?): no such file or directory`},
 		{"vde://{dir}/file", `it is no directory of a switch: not a directory`},
 		{"vde://{dir}[foo=1]", `there is no parameter "foo" (it is written vde://DIRECTORY or `},
 		{"vde://{dir}[mode=rwx]", `mode=rwx: it must be an octal mode such as 0700 (`},
@@ -50,7 +52,7 @@ func TestWrong(t *testing.T) {
 		{"bonding://{dir}/file/h", `not a directory`},
 		{"cmd://no-such-command-anywhere", `the command cannot be started: exec: "no-such-command-anywhere": executable file not found in $PATH`},
 		{"cmd://", `the VNL names no command`},
-		{"cmd://echo 'a", `a quote in the command is not closed`},
+		{"cmd://echo 'a", `a quote in the command is not closed (it is written cmd://COMMAND ARGUMENT...)`},
 		{"cmd://false", `the command ended (exit status 1)`},
 		{"cmd://echo Welcome to this machine", `: a length of 22373 bytes`},
 		{"slirp:///mtu=20", `mtu=20: it must be a number from 68 to 65521`},
@@ -65,7 +67,7 @@ func TestWrong(t *testing.T) {
 		{"vlan://5[t=10]{null://}", `each parameter needs a slash before it: "5[t=10]"`},
 		{"vlan://5/t=1{null://}", `t=1: "1" is not a VLAN from 2 to 4094`},
 		{"vlan://5{vde://{dir}/none}", `in braces: no switch there (start one with: vde_switch -s {dir}/none)`},
-		{"vlan://5{null://", `the brace before the nested VNL is not closed`},
+		{"vlan://5{null://", `the brace before the nested VNL is not closed (it is written vlan://`},
 		{"vlan://5{agno://{dir}/file{null://}}", `in braces: there is no key in the file: that is 32 hexadecimal digits: invalid argument`},
 		{"agno://{dir}/none{null://}", `the key cannot be read (make one with: `},
 		{"agno://key{null://}", `the path of the key must begin with / or ~: "key"`},

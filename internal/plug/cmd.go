@@ -41,7 +41,7 @@ const (
 func openCmd(line string) (Plug, error) {
 	argv, err := splitCommand(line)
 	if err != nil {
-		return nil, err
+		return nil, &grammarError{err, "cmd://COMMAND ARGUMENT..."}
 	}
 	// It must not get the signals that a terminal sends to this process; and where it
 	// would ask the terminal for something it has none, so that it says so and ends:

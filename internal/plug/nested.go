@@ -33,7 +33,7 @@ func (v VNL) split() (nested string, with func(other string) VNL, err error) {
 	if ok {
 		end := strings.LastIndex(rest, "}")
 		if end < 0 {
-			return "", nil, errors.New("the brace before the nested VNL is not closed")
+			return "", nil, &grammarError{errors.New("the brace before the nested VNL is not closed"), table[v.Plugin].grammar.form}
 		}
 		nested = rest[:end]
 	}

@@ -4,6 +4,7 @@
 package plug
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ type Plug interface {
 // Open opens a VNL. It blocks as long as the plugin does, which may be for
 // ever, and cannot be cancelled.
 func Open(vnl VNL, opts Options) (Plug, error) {
+	if strings.ContainsRune(vnl.Text, 0) {
+		return nil, fmt.Errorf("a VNL ends at a zero byte, so it cannot hold one: %w", unix.EINVAL)
+	}
 	switch vnl.Plugin {
 	case "seqpacket":
 		return openSeqpacket(vnl.Arg)
@@ -125,6 +129,7 @@ func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
 // explain adds to the errno of a failed open what the user can do about it.
 func explain(lib *cvde.Library, vnl VNL, err error) error {
 	t := table[vnl.Plugin]
+	subject := cmp.Or(vnl.base(), "NAME")
 	unspecified := errors.Is(err, cvde.ErrUnspecified)
 	var errno unix.Errno // 0 if unspecified
 	errors.As(err, &errno)
@@ -135,16 +140,27 @@ func explain(lib *cvde.Library, vnl VNL, err error) error {
 		return t.why(vnl, err)
 	case errno == unix.ENOENT && vnl.Plugin == "vde" && vnl.base() == "":
 		return fmt.Errorf("no default switch is running: %w", err)
+	case errno == unix.ENOENT && forgotten(vnl) != "":
+		return fmt.Errorf("no switch there (or do you mean %s://?): %w", forgotten(vnl), err)
 	case ok && unspecified:
 		return errors.New(hint)
 	case ok:
-		return fmt.Errorf("%s: %w", strings.ReplaceAll(hint, "{}", vnl.base()), err)
+		return fmt.Errorf("%s: %w", strings.ReplaceAll(hint, "{}", subject), err)
 	case unspecified && t.grammar != nil:
 		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right? (it is written %s)", vnl.Plugin, t.grammar.form)
 	case unspecified:
 		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right?", vnl.Plugin)
 	}
 	return err
+}
+
+// forgotten is the plugin that the path of a switch seems to mean: "slirp", "tap:tap0".
+func forgotten(vnl VNL) string {
+	name, _, _ := strings.Cut(vnl.Text, ":")
+	if _, known := table[name]; known && !strings.Contains(vnl.Text, "://") {
+		return name
+	}
+	return ""
 }
 
 // whyUDP finds out what udp has put ECONNABORTED for.

@@ -1,6 +1,7 @@
 package plug
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/umlvde/umlvde/internal/rig"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseVNL(t *testing.T) {
@@ -165,5 +167,14 @@ func TestNoSuchGroup(t *testing.T) {
 	_, err := Open(ParseVNL("vde://"+t.TempDir()), Options{Group: "no such group"})
 	if err == nil || err.Error() != "group no such group: there is no such group" {
 		t.Error(err)
+	}
+}
+
+// What is written wrongly is EINVAL, as it would be to the library.
+func TestWrittenWrongly(t *testing.T) {
+	for _, text := range []string{"vde:///tmp/a\x00b", "cmd://", "cmd://a 'b", "vlan://5{null://", "vde://[foo=1]"} {
+		if _, err := Open(ParseVNL(text), Options{}); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
