@@ -129,7 +129,8 @@ func TestWorkerEndsWithItsParent(t *testing.T) {
 		defer b.Free()
 		var count relay.Counters
 		rig.Eventually(t, 10*time.Second, "there is no room", func() bool {
-			for b.Append(rig.Frame(1514, 0)) && p.Send(b, &count) == nil {
+			for err := error(nil); err == nil; err = p.Send(b, &count) {
+				b.Append(rig.Frame(1514, 0))
 			}
 			return !rig.Poll(p.near, unix.POLLOUT, 300*time.Millisecond)
 		})
