@@ -108,7 +108,8 @@ func dhcp(t *testing.T, u *rig.UML) string {
 		t.Fatal(err)
 	}
 	u.Must(soon, "busybox udhcpc -i vec0 -n -q -f -t 10 -T 1 -s "+script)
-	m := regexp.MustCompile(`inet ([0-9.]+)/`).FindStringSubmatch(u.Must(soon, "ip -4 addr show dev vec0"))
+	// Debian 13 has colours on a terminal, which the guest's console is.
+	m := regexp.MustCompile(`inet ([0-9.]+)/`).FindStringSubmatch(u.Must(soon, "ip -color=never -4 addr show dev vec0"))
 	if m == nil {
 		t.Fatal("the guest has no address")
 	}
