@@ -2,12 +2,12 @@ package conformance
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/rig"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,17 +37,13 @@ func replug(p *place) {
 func (s *serial) connect() {
 	s.p.t.Helper()
 	for i, name := range []string{"a", "b"} {
-		fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		must(s.p.t, err)
+		fd, path := rig.Terminal(s.p.t)
 		s.ends[i] = os.NewFile(uintptr(fd), "ptmx")
-		must(s.p.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
-		n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-		must(s.p.t, err)
 		// Before a program sets it up, a terminal echoes.
 		must(s.p.t, unix.IoctlSetTermios(fd, unix.TCSETS, &unix.Termios{Cflag: unix.CS8 | unix.CREAD | unix.CLOCAL}))
 		link := filepath.Join(s.p.dir, name)
 		_ = os.Remove(link) // there may be none
-		must(s.p.t, os.Symlink(fmt.Sprintf("/dev/pts/%d", n), link))
+		must(s.p.t, os.Symlink(path, link))
 	}
 	for i := range s.ends {
 		s.pumps.Add(1)

@@ -433,14 +433,10 @@ wait
 // serialLine returns a Conn on a pseudo terminal and the other end of that.
 func serialLine(t *testing.T) (c *libvdeplug.Conn, line *os.File) {
 	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	must(t, err)
+	fd, path := rig.Terminal(t)
 	line = os.NewFile(uintptr(fd), "ptmx")
 	t.Cleanup(func() { line.Close() })
-	must(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	must(t, err)
-	return open(t, fmt.Sprintf("vdesl:///dev/pts/%d", n)), line
+	return open(t, "vdesl://"+path), line
 }
 
 // TestSerialLine uses a pseudo terminal, and hangs up.

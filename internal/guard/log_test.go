@@ -2,12 +2,12 @@ package guard
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/umlvde/umlvde/internal/rig"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,14 +64,10 @@ func TestLogNeverBlocks(t *testing.T) {
 // terminal makes a terminal, which blocks, and who reads it.
 func terminal(t *testing.T) (master *os.File, tty int) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
+	fd, path := rig.Terminal(t)
+	master = os.NewFile(uintptr(fd), "ptmx")
 	t.Cleanup(func() { master.Close() })
-	fd := int(master.Fd())
-	must(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	must(t, err)
-	tty, err = unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	tty, err := unix.Open(path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	must(t, err)
 	t.Cleanup(func() { _ = unix.Close(tty) })
 	return master, tty

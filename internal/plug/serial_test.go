@@ -1,7 +1,6 @@
 package plug
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/umlvde/umlvde/internal/rig"
@@ -12,17 +11,13 @@ import (
 // line: each call brings one, so that nobody waits for the rest of the last one, and
 // frames may go the other way meanwhile.
 func TestSerialOneByOne(t *testing.T) {
-	line, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	must(t, err)
+	line, path := rig.Terminal(t)
 	defer unix.Close(line)
-	must(t, unix.IoctlSetPointerInt(line, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(line, unix.TIOCGPTN)
-	must(t, err)
-	p := open(t, fmt.Sprintf("vdesl:///dev/pts/%d", n))
+	p := open(t, "vdesl://"+path)
 	if !p.Parallel() {
 		t.Error("it is half-duplex")
 	}
-	_, err = unix.Write(line, append(framed(rig.Frame(60, 0), rig.Frame(60, 1)), 0, 60, 2))
+	_, err := unix.Write(line, append(framed(rig.Frame(60, 0), rig.Frame(60, 1)), 0, 60, 2))
 	must(t, err)
 	for want := range uint32(2) {
 		if frames := receive(t, p); len(frames) != 1 || rig.Number(frames[0]) != want {
