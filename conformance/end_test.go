@@ -101,8 +101,8 @@ func settle(t testing.TB, ways [2]*way, within time.Duration) time.Duration {
 
 // respite is how long a try may be followed by another. One that has waited for
 // [soon] in vain is the last, unless CPUs were short in more than a second of that:
-// umlvde drops what waits for a plug that does not move, even if that only waits
-// for a CPU.
+// umlvde drops more than 8 kB that wait for a plug that does not move, be it one large
+// frame, even if the plug only waits for a CPU.
 func respite() rig.Limit { return rig.NewLimit(soon - time.Second) }
 
 // carry sends one frame of each size and expects each to arrive as it was.

@@ -182,7 +182,10 @@ func (o *plugOptions) tendGuest(name string, guest, kernel int, end *ending, bg 
 	if err := g.Tend(guest, pidfd, job); err != nil {
 		return err
 	}
-	if err := errors.Join(bg.stays(), o.settle(end, bg)); err != nil {
+	if err := bg.stays(); err != nil {
+		return err
+	}
+	if err := o.settle(end, bg); err != nil {
 		return err
 	}
 	return g.Run()

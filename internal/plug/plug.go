@@ -129,7 +129,7 @@ func openC(lib *cvde.Library, vnl VNL, opts Options) (*cvde.Conn, error) {
 // explain adds to the errno of a failed open what the user can do about it.
 func explain(lib *cvde.Library, vnl VNL, err error) error {
 	t := table[vnl.Plugin]
-	subject := cmp.Or(vnl.base(), "NAME")
+	meant := forgotten(vnl)
 	unspecified := errors.Is(err, cvde.ErrUnspecified)
 	var errno unix.Errno // 0 if unspecified
 	errors.As(err, &errno)
@@ -140,12 +140,12 @@ func explain(lib *cvde.Library, vnl VNL, err error) error {
 		return t.why(vnl, err)
 	case errno == unix.ENOENT && vnl.Plugin == "vde" && vnl.base() == "":
 		return fmt.Errorf("no default switch is running: %w", err)
-	case errno == unix.ENOENT && forgotten(vnl) != "":
-		return fmt.Errorf("no switch there (or do you mean %s://?): %w", forgotten(vnl), err)
+	case errno == unix.ENOENT && meant != "":
+		return fmt.Errorf("no switch there (or do you mean %s://?): %w", meant, err)
 	case ok && unspecified:
 		return errors.New(hint)
 	case ok:
-		return fmt.Errorf("%s: %w", strings.ReplaceAll(hint, "{}", subject), err)
+		return fmt.Errorf("%s: %w", strings.ReplaceAll(hint, "{}", cmp.Or(vnl.base(), "NAME")), err)
 	case unspecified && t.grammar != nil:
 		return fmt.Errorf("the plugin %q refused the VNL without a reason: are its parameters right? (it is written %s)", vnl.Plugin, t.grammar.form)
 	case unspecified:
