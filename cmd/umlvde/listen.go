@@ -111,10 +111,7 @@ func listenSeqpacket(path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	addr := &unix.SockaddrUnix{Name: path}
-	if path[0] == '@' { // which would be no file
-		addr.Name = "./" + path
-	}
+	addr := plug.FileAddr(path)
 	err = unix.Bind(fd, addr)
 	if errors.Is(err, unix.EADDRINUSE) {
 		switch file, missing := os.Lstat(path); {

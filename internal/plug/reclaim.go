@@ -117,8 +117,14 @@ func Abandoned(path string) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	if path[0] == '@' { // which would be no file
+	return unix.Connect(fd, FileAddr(path)) == unix.ECONNREFUSED
+}
+
+// FileAddr is the address of a socket at path, even if that begins with @, which
+// unix.SockaddrUnix takes for no file.
+func FileAddr(path string) *unix.SockaddrUnix {
+	if strings.HasPrefix(path, "@") {
 		path = "./" + path
 	}
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
+	return &unix.SockaddrUnix{Name: path}
 }
